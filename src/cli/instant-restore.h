@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* umbra restore --instant and --resume. */
+#pragma once
+
+#include "cli/cli.h"
+
+struct instant_wish {
+    const char *target; /* NULL with --resume: all that this machine knows of */
+    const struct option_list *includes, *excludes, *sources;
+    bool numeric_owner, idle;
+    uint64_t limit_bytes_per_s; /* 0: none; with --resume: as before */
+    uint64_t deadline_s;        /* 0: the default; with --resume: as before */
+};
+
+/* word: "B[:PATH]".  Exit status, or a negative error. */
+_must_check_ int instant_restore_run(const struct cli *cli, const struct instant_wish *wish,
+                                     const char *word);
+_must_check_ int instant_resume_run(const struct cli *cli, const struct instant_wish *wish);

@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Placeholders: making them, finding them again, and taking them away.
+ *
+ * The target directory carries a record of the restore (INSTANT_XATTR) from before the first
+ * placeholder is made until after the last mark is gone; it is on disk before anything else is, and
+ * so is the step from "placing" to "filling", which is taken when all placeholders are.
+ *
+ * Whoever comes later finds what is pending by reading the tree.  Files can have been moved out of
+ * the target; so the end is only believed when the whole mount has been read.  A rename while it is
+ * being read can hide a file from one walk: it must find nothing twice.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "basic/log.h"
+#include "basic/text.h"
+#include "restore/hydrator-private.h"
+#include "tree/exclude.h"
+
+#define DEPTH_MAX 4096u
+
+/* ---- the record ---- */
+
+int hydrator_record(struct hydrator *h)
+{
+    CLEANUP_FREE char *text = NULL;
+
+    int r = instant_config_to_json(&h->config, false, &text);
+    if (r < 0)
+        return r;
+    if (fsetxattr(h->tree_fd, INSTANT_XATTR, text, strlen(text), 0) < 0 || fsync(h->tree_fd) < 0)
+        return error_note_describe(-errno, "cannot note the restore on '%s'", h->config.target);
+    return 0;
+}
+
+/* ---- making ---- */
+
+/* What is to be filled in. */
+static uint64_t data_bytes(const struct entry *e)
+{
+    uint64_t total = 0;
+
+    for (size_t i = 0; i < e->extents.count; i++)
+        total += e->extents.items[i].kind == EXTENT_DATA ? e->extents.items[i].len : 0;
+    return total;
+}
+
+static void add_to_digest(struct hydrator *h, const struct entry *e)
+{
+    const uint64_t numbers[] = {e->key_len, e->size, e->extents.count};
+
+    (void)crypto_generichash_update(&h->hash, (const void *)numbers, sizeof(numbers));
+    (void)crypto_generichash_update(&h->hash, e->key, e->key_len);
+    for (size_t i = 0; i < e->extents.count; i++) {
+        const struct extent *x = &e->extents.items[i];
+        const uint64_t extent[] = {x->kind, x->len};
+        (void)crypto_generichash_update(&h->hash, (const void *)extent, sizeof(extent));
+        if (x->kind == EXTENT_DATA)
+            (void)crypto_generichash_update(&h->hash, x->chunk.id.bytes, CHUNK_ID_LEN);
+    }
+}
+
+static int plan_one(const struct entry *e, uint64_t *ret_ordinal, void *userdata)
+{
+    struct hydrator *h = userdata;
+    uint8_t planned = FILE_PLANNED;
+
+    int r = manifest_add(h->manifest, e, ret_ordinal);
+    if (r < 0)
+        return r;
+    add_to_digest(h, e);
+    pthread_mutex_lock(&h->lock);
+    r = state_vector_push(&h->states, &planned);
+    if (r >= 0) {
+        h->remaining++;
+        h->bytes_total += data_bytes(e);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return r;
+}
+
+static int handle_of(int fd, struct filter_handle *ret_handle)
+{
+    struct {
+        struct file_handle head;
+        uint8_t bytes[FILTER_HANDLE_MAX];
+    } raw = {.head = {.handle_bytes = FILTER_HANDLE_MAX}};
+    int mount_id;
+
+    if (name_to_handle_at(fd, "", &raw.head, &mount_id, AT_EMPTY_PATH) < 0)
+        return -errno;
+    *ret_handle = (struct filter_handle){
+        .type = raw.head.handle_type,
+        .len = raw.head.handle_bytes,
+    };
+    memcpy(ret_handle->bytes, raw.head.f_handle, raw.head.handle_bytes);
+    return 0;
+}
+
+static int note_found(struct hydrator *h, uint64_t ordinal, int fd, enum file_state state)
+{
+    struct filter_handle handle;
+
+    int r = handle_of(fd, &handle);
+    if (r >= 0)
+        r = manifest_set_handle(h->manifest, ordinal, &handle);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&h->lock);
+    if (ordinal < h->states.count) {
+        enum file_state old = h->states.items[ordinal];
+        if (old == FILE_PLANNED || old == FILE_DONE || old == FILE_GONE)
+            set_state_locked(h, ordinal, state);
+    }
+    pthread_mutex_unlock(&h->lock);
+    return 0;
+}
+
+static void placed(uint64_t ordinal, int fd, void *userdata)
+{
+    struct hydrator *h = userdata;
+
+    int r = note_found(h, ordinal, fd, FILE_FRESH);
+    if (r < 0) { /* a walk at the end finds it */
+        pthread_mutex_lock(&h->lock);
+        h->walk_needed = true;
+        pthread_mutex_unlock(&h->lock);
+    }
+}
+
+static void on_problem(const char *path, const char *what, void *userdata)
+{
+    note_problem(userdata, path, what);
+}
+
+static int make_patterns(const struct string_vector *patterns, struct exclude_set **ret_set)
+{
+    CLEANUP(exclude_set_freep) struct exclude_set *set = NULL;
+
+    *ret_set = NULL;
+    if (patterns->count == 0)
+        return 0;
+    int r = exclude_set_new(&set);
+    for (size_t i = 0; i < patterns->count && r >= 0; i++)
+        r = exclude_set_add(set, patterns->items[i], strlen(patterns->items[i]), "pattern");
+    if (r >= 0)
+        *ret_set = TAKE_PTR(set);
+    return r;
+}
+
+/* Walks the catalog; list_only: to have the same ordinals again. */
+static int walk_catalog(struct hydrator *h, bool list_only, struct restore_stats *ret_stats)
+{
+    const size_t digest_len = INSTANT_DIGEST_LEN / 2;
+    CLEANUP(exclude_set_freep) struct exclude_set *includes = NULL;
+    CLEANUP(exclude_set_freep) struct exclude_set *excludes = NULL;
+    const struct restore_placeholders placeholders = {
+        .restore_id = h->config.restore_id,
+        .add = plan_one,
+        .placed = placed,
+        .userdata = h,
+    };
+    char target[32];
+
+    int r = make_patterns(&h->config.includes, &includes);
+    if (r >= 0)
+        r = make_patterns(&h->config.excludes, &excludes);
+    if (r < 0)
+        return r;
+    /* through the private mount, by its descriptor */
+    (void)snprintf(target, sizeof(target), "/proc/self/fd/%d", h->tree_fd);
+    (void)crypto_generichash_init(&h->hash, NULL, 0, digest_len);
+    struct restore_options options = {
+        .subpath = h->config.subpath,
+        .target = target,
+        .includes = includes,
+        .excludes = excludes,
+        .numeric_owner = h->config.numeric_owner,
+        .no_sync = true,
+        .problem = on_problem,
+        .userdata = h,
+        .placeholders = &placeholders,
+        .list_only = list_only,
+    };
+    return restore_run(h->repo, h->backup, &options, ret_stats);
+}
+
+/* What was planned and is not there: it could not be made, which was told, or it is complete. */
+static void settle_planned(struct hydrator *h, enum file_state state)
+{
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = 0; i < h->states.count; i++) {
+        if (h->states.items[i] == FILE_PLANNED)
+            set_state_locked(h, i, state);
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+static int begin_filling(struct hydrator *h)
+{
+    if (syncfs(h->tree_fd) < 0)
+        return error_note_describe(-errno, "cannot sync '%s'", h->config.target);
+    h->config.phase = INSTANT_FILLING;
+    return hydrator_record(h);
+}
+
+static int take_digest(struct hydrator *h, char **ret_digest)
+{
+    uint8_t bytes[INSTANT_DIGEST_LEN / 2];
+    char *text = malloc(INSTANT_DIGEST_LEN + 1);
+
+    if (!text)
+        return -ENOMEM;
+    (void)crypto_generichash_final(&h->hash, bytes, sizeof(bytes));
+    hex_encode(bytes, sizeof(bytes), text);
+    *ret_digest = text;
+    return 0;
+}
+
+int hydrator_place(struct hydrator *h, struct restore_stats *ret_stats)
+{
+    atomic_store(&h->has_manifest, true);
+    int r = hydrator_record(h);
+    if (r >= 0)
+        r = walk_catalog(h, false, ret_stats);
+    free(TAKE_PTR(h->config.digest));
+    if (r >= 0)
+        r = take_digest(h, &h->config.digest);
+    if (r >= 0)
+        r = begin_filling(h);
+    if (r >= 0)
+        settle_planned(h, FILE_GONE);
+    return r;
+}
+
+/* ---- walking the tree ---- */
+
+typedef int (*pending_fn)(struct hydrator *h, int dir_fd, const char *name, int fd,
+                          const struct pending *pending, void *userdata);
+
+struct walk {
+    struct hydrator *h;
+    pending_fn fn;
+    void *userdata;
+    dev_t dev; /* of the directory that is being read */
+};
+
+static int visit_file(struct walk *walk, int dir_fd, const char *name)
+{
+    struct pending pending;
+    bool foreign;
+    CLEANUP_CLOSE int fd =
+        openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOATIME | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT || errno == ELOOP ? 0 : -errno;
+    int r = pending_get(fd, &pending, &foreign);
+    if (r == -ENODATA)
+        return foreign ? pending_remove(fd) : 0;
+    if (r >= 0 && pending.restore_id != walk->h->config.restore_id)
+        return 0;
+    return r < 0 ? r : walk->fn(walk->h, dir_fd, name, fd, &pending, walk->userdata);
+}
+
+static int walk_directory(struct walk *walk, int dir_fd, unsigned depth);
+
+static int visit_entry(struct walk *walk, int dir_fd, const struct dirent *d, unsigned depth)
+{
+    struct stat st = {.st_mode = DTTOIF(d->d_type)};
+
+    if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
+        return 0;
+    if (d->d_type == DT_UNKNOWN && fstatat(dir_fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (S_ISREG(st.st_mode))
+        return visit_file(walk, dir_fd, d->d_name);
+    if (!S_ISDIR(st.st_mode))
+        return 0;
+    int fd = openat(dir_fd, d->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -errno;
+    return walk_directory(walk, fd, depth + 1);
+}
+
+static int read_entries(struct walk *walk, DIR *dir, unsigned depth)
+{
+    for (;;) {
+        errno = 0;
+        const struct dirent *d = readdir(dir);
+        if (!d)
+            return -errno;
+        int r = visit_entry(walk, dirfd(dir), d, depth);
+        if (r < 0)
+            return r;
+    }
+}
+
+/* A btrfs subvolume in another one.  What cannot be written cannot be completed. */
+static bool is_snapshot_to_leave(const struct walk *walk, int dir_fd, dev_t dev)
+{
+    return walk->dev != dev && faccessat(dir_fd, ".", W_OK, AT_EACCESS) < 0 && errno == EROFS;
+}
+
+/* Takes dir_fd over. */
+static int walk_directory(struct walk *walk, int dir_fd, unsigned depth)
+{
+    dev_t dev = walk->dev;
+    struct stat st;
+
+    int r = fstat(dir_fd, &st) < 0 ? -errno : 0;
+    if (r >= 0 && depth > DEPTH_MAX)
+        r = error_note(-UMBRA_E_LIMIT, "the tree is too deep");
+    if (r < 0 || is_snapshot_to_leave(walk, dir_fd, st.st_dev)) {
+        (void)close(dir_fd);
+        return r;
+    }
+    DIR *dir = fdopendir(dir_fd);
+    if (!dir) {
+        (void)close(dir_fd);
+        return -ENOMEM;
+    }
+    walk->dev = st.st_dev;
+    r = read_entries(walk, dir, depth);
+    walk->dev = dev;
+    (void)closedir(dir);
+    return r;
+}
+
+/* path: below the target; "" is all of it. */
+static int walk_path(struct hydrator *h, const char *path, pending_fn fn, void *userdata)
+{
+    struct open_how how = {
+        .flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
+        .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
+    };
+    struct walk walk = {.h = h, .fn = fn, .userdata = userdata};
+    struct stat st;
+
+    long fd = syscall(SYS_openat2, h->tree_fd, *path ? path : ".", &how, sizeof(how));
+    if (fd < 0)
+        return error_note_describe(-errno, "cannot open '%s'", path);
+    if (fstat((int)fd, &st) < 0) {
+        (void)close((int)fd);
+        return -errno;
+    }
+    walk.dev = st.st_dev;
+    if (S_ISDIR(st.st_mode))
+        return walk_directory(&walk, (int)fd, 0);
+    (void)close((int)fd);
+    return S_ISREG(st.st_mode) ? visit_file(&walk, h->tree_fd, path) : 0;
+}
+
+static int found_again(struct hydrator *h, int dir_fd, const char *name, int fd,
+                       const struct pending *pending, void *userdata)
+{
+    (void)dir_fd;
+    (void)name;
+    *(uint64_t *)userdata += 1;
+    return note_found(h, pending->ordinal, fd, FILE_TODO);
+}
+
+/* The private mount begins at the root of the mount that the target is in (filter/gate.c). */
+static int open_mount_root(struct hydrator *h, int *ret_fd)
+{
+    CLEANUP_CLOSE int at = openat(h->tree_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct statx st;
+
+    for (;;) {
+        if (at < 0 || statx(at, "", AT_EMPTY_PATH, 0, &st) < 0)
+            return -errno;
+        if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) {
+            *ret_fd = TAKE_FD(at);
+            return 0;
+        }
+        int up = openat(at, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        (void)close(at);
+        at = up;
+    }
+}
+
+int hydrator_walk(struct hydrator *h, uint64_t *ret_count)
+{
+    uint64_t count = 0;
+    struct walk walk = {.h = h, .fn = found_again, .userdata = &count};
+    struct stat st;
+    int root = -EBADF;
+
+    int r = open_mount_root(h, &root);
+    if (r >= 0) {
+        walk.dev = fstat(root, &st) < 0 ? 0 : st.st_dev;
+        r = walk_directory(&walk, root, 0);
+    }
+    if (r < 0)
+        return error_prefix(r, "cannot walk the file system of '%s'", h->config.target);
+    *ret_count = count;
+    return 0;
+}
+
+/* A damaged page of the catalog leaves its files out, and all others get other numbers: then nobody
+ * may be given anything. */
+static int check_digest(struct hydrator *h)
+{
+    CLEANUP_FREE char *digest = NULL;
+
+    int r = take_digest(h, &digest);
+    if (r < 0)
+        return r;
+    if (h->config.digest && strcmp(digest, h->config.digest) != 0)
+        return error_note(-UMBRA_E_CORRUPT,
+                          "the catalog of the backup does not say what it said when the restore "
+                          "began: some of it cannot be read");
+    atomic_store(&h->has_manifest, true);
+    return 0;
+}
+
+int hydrator_find(struct hydrator *h, struct restore_stats *ret_stats)
+{
+    uint64_t count = 0;
+
+    h->walk_needed = true;
+    int r = walk_catalog(h, true, ret_stats);
+    if (r >= 0)
+        r = check_digest(h);
+    if (r >= 0)
+        r = walk_path(h, "", found_again, &count);
+    if (r >= 0)
+        settle_planned(h, FILE_DONE);
+    return r;
+}
+
+static int want_one(struct hydrator *h, int dir_fd, const char *name, int fd,
+                    const struct pending *pending, void *userdata)
+{
+    (void)dir_fd;
+    (void)name;
+    (void)fd;
+    *(uint64_t *)userdata += 1;
+    pthread_mutex_lock(&h->lock);
+    background_ask_locked(h, pending->ordinal);
+    pthread_mutex_unlock(&h->lock);
+    return 0;
+}
+
+int hydrator_want_path(struct hydrator *h, const char *path, uint64_t *ret_count)
+{
+    return walk_path(h, path, want_one, ret_count);
+}
+
+/* ---- taking away ---- */
+
+/* Of what happened before this process began, only the mark tells. */
+static bool is_untouched_locked(const struct hydrator *h, const struct pending *pending)
+{
+    if (pending->ordinal >= h->states.count)
+        return false;
+    enum file_state state = h->states.items[pending->ordinal];
+    return state == FILE_FRESH ||
+           (h->resumed && state == FILE_TODO && !(pending->flags & PENDING_WRITTEN));
+}
+
+static int remove_one(struct hydrator *h, int dir_fd, const char *name, int fd,
+                      const struct pending *pending, void *userdata)
+{
+    const bool *all = userdata;
+
+    (void)fd;
+    pthread_mutex_lock(&h->lock);
+    bool untouched = is_untouched_locked(h, pending);
+    pthread_mutex_unlock(&h->lock);
+    if (!*all && !untouched)
+        return 0;
+    if (unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT)
+        return error_note_describe(-errno, "cannot remove a placeholder");
+    pthread_mutex_lock(&h->lock);
+    set_state_locked(h, pending->ordinal, FILE_GONE);
+    pthread_mutex_unlock(&h->lock);
+    return 0;
+}
+
+int hydrator_remove_untouched(struct hydrator *h)
+{
+    bool all = false;
+
+    return walk_path(h, "", remove_one, &all);
+}
+
+int hydrator_remove_placed(struct hydrator *h)
+{
+    bool all = true;
+
+    return walk_path(h, "", remove_one, &all);
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of the hydrator share.  The essay, and the order of locks, is in hydrator.c. */
+#pragma once
+
+#include <pthread.h>
+#include <sodium.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "basic/error.h"
+#include "filter/protocol.h"
+#include "repo/frame-cache.h"
+#include "repo/repository.h"
+#include "restore/fill.h"
+#include "restore/hydrator.h"
+#include "restore/manifest.h"
+#include "restore/restore.h"
+#include "restore/throttle-probe.h"
+
+#define DEMAND_THREADS     4u
+#define BACKGROUND_THREADS 2u
+#define IDLE_FILES_MAX     512u /* kept open, with what is missing of them known */
+#define FRAME_CACHE_BYTES  (48u << 20)
+#define SYNC_FILES_MAX     2048u /* filled, not yet synced */
+#define SYNC_BYTES_MAX     (128u << 20)
+#define SYNC_INTERVAL_NS   (2 * NSEC_PER_SEC)
+#define RETRY_NS           (NSEC_PER_SEC / 2)
+#define PROBLEMS_MAX       100u
+#define LATENCY_BUCKETS    64u
+
+/* What is known of the file of an ordinal. */
+enum file_state {
+    FILE_PLANNED, /* in the catalog; not seen in the tree by this process */
+    FILE_FRESH,   /* made by this process and not touched since: all is missing */
+    FILE_TODO,    /* its extents say what is missing */
+    FILE_FILLED,  /* all is there; not yet synced */
+    FILE_DONE,    /* native */
+    FILE_GONE,    /* deleted */
+    FILE_FAILED,  /* could not be filled in the background; tried again later */
+};
+DEFINE_VECTOR(state_vector, uint8_t);
+DEFINE_VECTOR(ordinal_vector, uint64_t);
+
+struct request {
+    struct filter_request filter;
+    uint64_t received_ns;
+    struct request *next;
+};
+
+struct request_list {
+    struct request *first, **last;
+};
+
+/* A file somebody works on, or worked on lately. */
+struct file {
+    /* guarded by hydrator.lock */
+    struct filter_handle handle;
+    struct file *hash_next;
+    struct request_list requests;
+    struct file *queue_next; /* demand queue, or the retry list */
+    struct file *filled_next;
+    bool queued;    /* in the demand queue or the retry list */
+    bool busy;      /* a thread owns it */
+    bool in_filled; /* in the list of files to be synced */
+    uint64_t retry_ns;
+    uint64_t last_used;
+    uint64_t ordinal; /* UINT64_MAX: not known yet */
+
+    /* the owner's */
+    bool loaded;
+    int fd;
+    struct pending pending;
+    struct fill fill;
+    bool fresh;        /* nothing of it was there when it was loaded */
+    int32_t truncator; /* thread that was let through to truncate it while opening; 0: none */
+    int32_t truncator_call;
+    uint64_t truncator_ns;
+};
+
+struct problem {
+    char *path, *what;
+};
+DEFINE_VECTOR(problem_vector, struct problem);
+
+struct hydrator {
+    struct instant_config config;
+    struct repository *repo;
+    struct backup *backup;
+    struct manifest *manifest;
+    struct frame_cache *frames;
+    struct source_set *sources;
+    int channel_fd, tree_fd, report_fd, proc_fd;
+    uint64_t start_ns;
+    bool resumed;
+    _Atomic bool has_manifest;     /* an ordinal means what it meant when its file was made */
+    crypto_generichash_state hash; /* of what was planned; the catalog's thread's own */
+    bool walk_needed;              /* some handles may be unknown */
+
+    pthread_mutex_t lock;
+    pthread_cond_t demand_ready;     /* the demand queue is not empty, or stopping */
+    pthread_cond_t background_ready; /* something for the background, or stopping */
+    pthread_cond_t released;         /* a file is not busy any more */
+    pthread_cond_t filled_ready;     /* files to be synced, or stopping */
+    pthread_cond_t ended;            /* remaining has become 0, or stopping, or cancelled */
+    bool stopping, lost;             /* lost: the filter has gone */
+
+    /* all guarded by lock */
+    struct file **buckets;
+    size_t bucket_count, file_count, idle_count;
+    struct file *demand_first, **demand_last;
+    struct file *retry_first;
+    unsigned demand_active; /* requests received and not answered */
+    struct file *filled_first;
+    size_t filled_count;
+    uint64_t filled_bytes, filled_since_ns;
+    struct state_vector states;   /* by ordinal */
+    uint64_t remaining;           /* files that are neither done nor gone */
+    struct ordinal_vector asked;  /* by name, to be filled at once */
+    struct ordinal_vector wanted; /* background, before the bulk; taken from the end */
+    uint64_t bulk_next;           /* ordinal */
+    uint64_t ahead, ahead_end;    /* how far, and up to which ordinal, files are wanted ahead */
+    struct throttle throttle;
+    unsigned background_active; /* threads that fill or sync in the background */
+    uint64_t pass_ns;           /* when the bulk may begin from the start again */
+    bool background_on, paused, cancelled;
+    uint64_t filling_ns; /* when the background began; 0: not yet */
+    enum instant_phase phase;
+    uint64_t clock;
+
+    /* told by status; guarded by lock */
+    uint64_t bytes_total, bytes_done, files_done, files_failed;
+    uint64_t demand_count, demand_bytes;
+    uint64_t latency[LATENCY_BUCKETS]; /* of answered requests; see hydrator-status.c */
+    uint64_t directory_count;
+    char degraded[256]; /* "": all is well */
+    struct problem_vector problems;
+    uint64_t problem_count;
+};
+
+/* A thread's own things. */
+struct hydrate_worker {
+    struct hydrator *hydrator;
+    pthread_t thread;
+    struct fill_source source;
+    uint64_t debt_bytes; /* filled in the background and not yet paid for */
+};
+
+static inline uint64_t now_ns(void)
+{
+    struct timespec ts = {0};
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+/* hydrator-access.c: what the system call of a waiting thread is going to do */
+struct access {
+    bool truncating_open; /* answered without filling */
+    bool whole;           /* all of the file first */
+    bool
+        durable; /* and complete on disk, the mark gone: what follows may make holes or move data */
+    bool writes; /* the contents may be changed */
+    uint64_t start, end; /* what has to be there; empty when start >= end */
+    uint64_t tail;       /* and that page; UINT64_MAX: none */
+};
+void access_of_request(const struct filter_request *request, const struct instant_config *config,
+                       int proc_fd, const struct stat *st, struct access *ret_access);
+
+/* hydrator-file.c: the table of files, and what is done with one */
+/* Under the lock.  The file of that handle, made when there is none; NULL without memory. */
+struct file *file_get_locked(struct hydrator *h, const struct filter_handle *handle);
+/* Under the lock: nobody works on it, and nobody waits for it. */
+bool file_is_idle(const struct file *file);
+/* Under the lock: behind the others that wait for a demand thread. */
+void file_queue_locked(struct hydrator *h, struct file *file);
+/* Under the lock: not busy any more; queued again when requests have come meanwhile. */
+void file_release_locked(struct hydrator *h, struct file *file);
+/* The owner's.  Opens it and finds out what is missing.  -ENODATA: it is complete or gone. */
+_must_check_ int file_load(struct hydrator *h, struct file *file);
+/* Answers all requests of a file; the caller owns it. */
+void file_serve(struct hydrate_worker *worker, struct file *file);
+/* Fills at most one unit in the background.  1: there is more to do, 0: filled or gone. */
+_must_check_ int file_fill_unit(struct hydrate_worker *worker, struct file *file,
+                                uint64_t *ret_bytes);
+/* All is there and synced: takes the mark off. */
+_must_check_ int file_complete(struct hydrator *h, struct file *file);
+void files_free(struct hydrator *h);
+
+/* hydrator-background.c */
+void *demand_thread(void *worker);
+void *background_thread(void *worker);
+void *sync_thread(void *hydrator);
+void *rate_thread(void *hydrator);
+/* Under the lock: files beside and behind that one are likely to be asked for. */
+void background_expect_locked(struct hydrator *h, const struct file *file);
+/* Under the lock: that one now, whatever the background may do else. */
+void background_ask_locked(struct hydrator *h, uint64_t ordinal);
+/* Under the lock: that one before the bulk. */
+void background_want_locked(struct hydrator *h, uint64_t ordinal);
+
+/* hydrator-place.c */
+/* Makes the placeholders and reports. */
+_must_check_ int hydrator_place(struct hydrator *h, struct restore_stats *ret_stats);
+/* After a restart: which files of the catalog are still pending. */
+_must_check_ int hydrator_find(struct hydrator *h, struct restore_stats *ret_stats);
+/* Looks for marks that are left in the mount of the target; those found are to do again.
+ * *ret_count of them. */
+_must_check_ int hydrator_walk(struct hydrator *h, uint64_t *ret_count);
+/* All that is pending at or below a path of the target comes next. */
+_must_check_ int hydrator_want_path(struct hydrator *h, const char *path, uint64_t *ret_count);
+/* Removes placeholders that nobody has touched; or all of them, when nobody relies on them yet. */
+_must_check_ int hydrator_remove_untouched(struct hydrator *h);
+_must_check_ int hydrator_remove_placed(struct hydrator *h);
+/* The record on the target directory. */
+_must_check_ int hydrator_record(struct hydrator *h);
+
+/* hydrator-status.c */
+void note_problem(struct hydrator *h, const char *path, const char *what);
+void note_latency_locked(struct hydrator *h, uint64_t ns);
+/* Why things are not as they should be; "": they are. */
+void set_degraded(struct hydrator *h, const char *text);
+/* What is reported instead of "ready"; malloc'ed. */
+char *hydrator_error_report(const char *text);
+int hydrator_control(const char *request, size_t len, char **ret_response, void *userdata);
+
+/* Under the lock. */
+void set_state_locked(struct hydrator *h, uint64_t ordinal, enum file_state state);

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "restore/instant-note.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "basic/durable.h"
+#include "basic/error.h"
+#include "basic/log.h"
+#include "basic/text.h"
+#include "restore/instant-private.h"
+#include "restore/json-text.h"
+
+#define NOTE_VERSION     1u
+#define NOTE_LEN_MAX     ((size_t)1 << 20)
+#define NOTE_SUFFIX      ".json"
+#define NOTE_NAME_LEN    (INSTANT_ID_LEN + sizeof(NOTE_SUFFIX) - 1)
+#define STRING_LEN_MAX   4096u
+#define SOURCE_COUNT_MAX 1024u
+#define RECORD_LEN_MAX   65536u /* XATTR_SIZE_MAX */
+
+/* Linux 6.9, include/uapi/linux/fs.h */
+struct fs_uuid {
+    uint8_t len;
+    uint8_t uuid[16];
+};
+#define GET_FS_UUID _IOR(0x15, 0, struct fs_uuid)
+
+void instant_note_release(struct instant_note *note)
+{
+    free(note->target);
+    free(note->cache_dir);
+    string_vector_release_all(&note->sources);
+    *note = (struct instant_note){0};
+}
+
+void instant_note_vector_release_all(struct instant_note_vector *v)
+{
+    for (size_t i = 0; i < v->count; i++)
+        instant_note_release(&v->items[i]);
+    instant_note_vector_release(v);
+}
+
+/* "" when the file system has none, or the kernel does not tell. */
+static int read_fs_uuid(const char *target, char ret_uuid[FS_UUID_LEN_MAX + 1])
+{
+    struct fs_uuid uuid = {0};
+    CLEANUP_CLOSE int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_note_describe(-errno, "cannot open '%s'", target);
+    *ret_uuid = '\0';
+    if (ioctl(fd, GET_FS_UUID, &uuid) == 0 && uuid.len <= sizeof(uuid.uuid))
+        hex_encode(uuid.uuid, uuid.len, ret_uuid);
+    return 0;
+}
+
+/* ---- the files ---- */
+
+static void note_name(uint64_t restore_id, char ret_name[NOTE_NAME_LEN + 1])
+{
+    instant_id_format(restore_id, ret_name);
+    memcpy(ret_name + INSTANT_ID_LEN, NOTE_SUFFIX, sizeof(NOTE_SUFFIX));
+}
+
+static int parse_note(const char *text, size_t len, const char *name, struct instant_note *ret_note)
+{
+    CLEANUP(json_object_putp) struct json_object *object = NULL;
+    CLEANUP(instant_note_release) struct instant_note note = {0};
+    int r = json_parse_object(text, len, name, &object);
+    if (r < 0)
+        return r;
+    struct json_reader in = {.object = object, .what = name};
+    CLEANUP_FREE char *id = json_read_string(&in, "restore", JSON_MUST, INSTANT_ID_LEN);
+    CLEANUP_FREE char *uuid = json_read_string(&in, "fs_uuid", JSON_MAY, FS_UUID_LEN_MAX);
+    note.target = json_read_string(&in, "target", JSON_MUST, STRING_LEN_MAX);
+    note.cache_dir = json_read_string(&in, "cache_dir", JSON_MAY, STRING_LEN_MAX);
+    json_read_strings(&in, "sources", SOURCE_COUNT_MAX, STRING_LEN_MAX, &note.sources);
+    if (json_read_u64(&in, "version", 0, 0, UINT32_MAX) != NOTE_VERSION && in.error == 0)
+        return error_note(-UMBRA_E_VERSION, "%s has another version than %u", name, NOTE_VERSION);
+    if (id && instant_id_parse(id, &note.restore_id) < 0)
+        json_reader_fail(&in, "restore", "is not the id of a restore");
+    if (note.target && *note.target != '/')
+        json_reader_fail(&in, "target", "is not an absolute path");
+    if (in.error < 0)
+        return in.error;
+    if (uuid)
+        memcpy(note.fs_uuid, uuid, strlen(uuid) + 1);
+    *ret_note = note;
+    note = (struct instant_note){0};
+    return 0;
+}
+
+static int format_note(const struct instant_config *config, char **ret_text)
+{
+    CLEANUP(json_writer_release) struct json_writer w;
+    char uuid[FS_UUID_LEN_MAX + 1], id[INSTANT_ID_LEN + 1];
+    json_writer_init(&w);
+    int r = read_fs_uuid(config->target, uuid);
+    if (r < 0)
+        return r;
+    instant_id_format(config->restore_id, id);
+    json_write_u64(&w, "version", NOTE_VERSION);
+    json_write_string(&w, "restore", id);
+    json_write_string(&w, "target", config->target);
+    json_write_string(&w, "fs_uuid", *uuid ? uuid : NULL);
+    json_write_string(&w, "cache_dir", config->cache_dir);
+    json_write_strings(&w, "sources", &config->sources);
+    return json_writer_finish(&w, ret_text);
+}
+
+/* Private, with its parents, whatever the umask is. */
+static int make_note_dir(const char *dir)
+{
+    CLEANUP_FREE char *copy = strdup(dir);
+    if (!copy)
+        return -ENOMEM;
+    for (char *slash = strchr(copy + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(copy, 0755) < 0 && errno != EEXIST)
+            return error_note_describe(-errno, "cannot make the directory '%s'", copy);
+        *slash = '/';
+    }
+    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+        return error_note_describe(-errno, "cannot make the directory '%s'", dir);
+    return 0;
+}
+
+int instant_note_write_in(const char *dir, const struct instant_config *config)
+{
+    CLEANUP(io_freep) struct io *io = NULL;
+    CLEANUP_FREE char *text = NULL;
+    char name[NOTE_NAME_LEN + 1];
+    int r = format_note(config, &text);
+    if (r == 0)
+        r = make_note_dir(dir);
+    if (r == 0)
+        r = io_new_real(dir, &io);
+    if (r < 0)
+        return r;
+    note_name(config->restore_id, name);
+    const struct iovec iov = {.iov_base = text, .iov_len = strlen(text)};
+    return durable_write(io, "", name, DURABLE_REPLACE, &iov, 1);
+}
+
+int instant_note_remove_in(const char *dir, uint64_t restore_id)
+{
+    CLEANUP(io_freep) struct io *io = NULL;
+    char name[NOTE_NAME_LEN + 1];
+    note_name(restore_id, name);
+    int r = io_new_real(dir, &io);
+    if (r == 0)
+        r = io_unlink(io, name);
+    if (r == 0)
+        r = io_sync_dir(io, "");
+    return r == -ENOENT ? 0 : r;
+}
+
+static int read_note(struct io *io, const char *name, struct instant_note *ret_note)
+{
+    CLEANUP_FREE void *text = NULL;
+    size_t len = 0;
+    int r = durable_read(io, name, NOTE_LEN_MAX, &text, &len);
+    return r < 0 ? r : parse_note(text, len, name, ret_note);
+}
+
+int instant_note_read_in(const char *dir, uint64_t restore_id, struct instant_note *ret_note)
+{
+    CLEANUP(io_freep) struct io *io = NULL;
+    char name[NOTE_NAME_LEN + 1];
+    note_name(restore_id, name);
+    int r = io_new_real(dir, &io);
+    return r < 0 ? r : read_note(io, name, ret_note);
+}
+
+struct note_listing {
+    struct io *io;
+    struct instant_note_vector *notes;
+};
+
+static int list_one(const char *name, void *userdata)
+{
+    struct note_listing *listing = userdata;
+    CLEANUP(instant_note_release) struct instant_note note = {0};
+    size_t len = strlen(name);
+    if (len != NOTE_NAME_LEN || strcmp(name + INSTANT_ID_LEN, NOTE_SUFFIX) != 0)
+        return 0;
+    int r = read_note(listing->io, name, &note);
+    if (r == -ENOMEM)
+        return r;
+    if (r < 0) {
+        if (r != -ENOENT)
+            log_warning("cannot read a note about a restore: %s", error_text(r));
+        return 0;
+    }
+    r = instant_note_vector_push(listing->notes, &note);
+    if (r == 0)
+        note = (struct instant_note){0};
+    return r;
+}
+
+static int compare_notes(const void *a, const void *b)
+{
+    uint64_t x = ((const struct instant_note *)a)->restore_id;
+    uint64_t y = ((const struct instant_note *)b)->restore_id;
+    return (x > y) - (x < y);
+}
+
+int instant_note_list_in(const char *dir, struct instant_note_vector *ret_notes)
+{
+    CLEANUP(instant_note_vector_release_all) struct instant_note_vector notes = {0};
+    CLEANUP(io_freep) struct io *io = NULL;
+    int r = io_new_real(dir, &io);
+    if (r == 0) {
+        struct note_listing listing = {.io = io, .notes = &notes};
+        r = io_list(io, "", list_one, &listing);
+    }
+    if (r < 0 && r != -ENOENT)
+        return r;
+    if (notes.count > 1)
+        qsort(notes.items, notes.count, sizeof(*notes.items), compare_notes);
+    *ret_notes = notes;
+    notes = (struct instant_note_vector){0};
+    return 0;
+}
+
+int instant_note_write(const struct instant_config *config)
+{
+    return instant_note_write_in(INSTANT_NOTE_DIR, config);
+}
+
+int instant_note_remove(uint64_t restore_id)
+{
+    return instant_note_remove_in(INSTANT_NOTE_DIR, restore_id);
+}
+
+int instant_note_read(uint64_t restore_id, struct instant_note *ret_note)
+{
+    return instant_note_read_in(INSTANT_NOTE_DIR, restore_id, ret_note);
+}
+
+int instant_note_list(struct instant_note_vector *ret_notes)
+{
+    return instant_note_list_in(INSTANT_NOTE_DIR, ret_notes);
+}
+
+/* ---- the target ---- */
+
+int instant_record_read(const char *target, struct instant_config *ret_config)
+{
+    CLEANUP_FREE char *text = malloc(RECORD_LEN_MAX);
+    if (!text)
+        return -ENOMEM;
+    CLEANUP_CLOSE int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_note_describe(-errno, "cannot open '%s'", target);
+    ssize_t len = fgetxattr(fd, INSTANT_XATTR, text, RECORD_LEN_MAX);
+    if (len < 0 && (errno == ENODATA || errno == EOPNOTSUPP))
+        return error_note(-ENODATA, "'%s' is not being restored", target);
+    if (len < 0)
+        return error_note_describe(-errno, "cannot read the record of a restore on '%s'", target);
+    return instant_config_from_json(text, (size_t)len, ret_config);
+}
+
+int instant_note_look(const struct instant_note *note, enum instant_note_state *ret_state)
+{
+    CLEANUP(instant_config_release) struct instant_config record = {0};
+    char uuid[FS_UUID_LEN_MAX + 1];
+    int r = read_fs_uuid(note->target, uuid);
+    if (r == -ENOENT || r == -ENOTDIR || (r == 0 && strcmp(uuid, note->fs_uuid) != 0)) {
+        *ret_state = INSTANT_NOTE_AWAY;
+        return 0;
+    }
+    if (r == 0)
+        r = instant_record_read(note->target, &record);
+    if (r < 0 && r != -ENODATA)
+        return r;
+    *ret_state = r == 0 && record.restore_id == note->restore_id ? INSTANT_NOTE_UNFINISHED
+                                                                 : INSTANT_NOTE_STALE;
+    return 0;
+}

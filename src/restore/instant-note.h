@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What this machine knows of its instant restores when none of them runs.
+ *
+ * The target itself carries all that is needed to go on (INSTANT_XATTR).  A note in
+ * INSTANT_NOTE_DIR says where targets are, so that `umbra restore --resume` and a boot find them;
+ * and which sources root has asked for here, because a record on a file system that came from
+ * elsewhere must not make us run commands.  It is written before the restore starts; whoever sees
+ * that the target has no record any more removes it.
+ */
+#pragma once
+
+#include "restore/instant.h"
+
+#define INSTANT_NOTE_DIR "/var/lib/umbra/restores"
+#define FS_UUID_LEN_MAX  32u /* hex digits */
+
+struct instant_note {
+    uint64_t restore_id;
+    char *target;
+    char fs_uuid[FS_UUID_LEN_MAX + 1]; /* of the target's file system; "": it has none */
+    char *cache_dir;                   /* as in struct instant_config */
+    struct string_vector sources;
+};
+void instant_note_release(struct instant_note *note);
+
+DEFINE_VECTOR(instant_note_vector, struct instant_note);
+void instant_note_vector_release_all(struct instant_note_vector *v);
+
+enum instant_note_state {
+    INSTANT_NOTE_UNFINISHED, /* the target says the same */
+    INSTANT_NOTE_STALE,      /* the target is there, and is not being restored by this one */
+    INSTANT_NOTE_AWAY,       /* the target is not there, or another file system is */
+};
+
+/* Durable on return; replaces an earlier note of the same restore. */
+_must_check_ int instant_note_write(const struct instant_config *config);
+/* One that is not there is fine. */
+_must_check_ int instant_note_remove(uint64_t restore_id);
+/* -ENOENT: there is none. */
+_must_check_ int instant_note_read(uint64_t restore_id, struct instant_note *ret_note);
+/* All, by id; those that cannot be read are warned of. */
+_must_check_ int instant_note_list(struct instant_note_vector *ret_notes);
+/* Looks at the target.  Negative when it cannot be told. */
+_must_check_ int instant_note_look(const struct instant_note *note,
+                                   enum instant_note_state *ret_state);
+
+/* The record on a directory.  -ENODATA: it is not being restored (or we are not root). */
+_must_check_ int instant_record_read(const char *target, struct instant_config *ret_config);

@@ -1,0 +1,217 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The commands around an instant restore: what is refused, and one from its start through pauses,
+# deaths and a change of mounts to its end.  What the daemons do is other tests' matter.
+
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=../lib/common.sh
+. "$(dirname "$0")/../lib/common.sh"
+# shellcheck source-path=SCRIPTDIR source=../lib/instant.sh
+. "$(dirname "$0")/../lib/instant.sh"
+world_begin 300 "$@"
+
+umbra() { timeout -k 1 60 "$UMBRA_BIN" --no-progress "$@"; }
+NOTES=/var/lib/umbra/restores
+no_notes() { [ -z "$(ls -A $NOTES 2>/dev/null)" ] || fail "notes are left: $(ls $NOTES)"; }
+# within SECONDS COMMAND...: becomes true.
+within() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $end ] || fail "not within its time: $* (line ${BASH_LINENO[0]})"
+        sleep 0.1
+    done
+}
+nobody_left() { [ -z "$(ours)" ]; }
+start_limited() {
+    expect 0 umbra restore latest --instant --limit 1K --target "$V/t" "$@"
+}
+
+{
+    first_files
+    for i in {1..40}; do echo "$T/src/many/f$i $((i * 5000))"; done
+} | world_files
+touch "$T/src/many/"$'odd \xff\nname'
+world_backup src
+world_volume ext4 || skip "no ext4 here"
+
+# ---- none there ----
+
+expect 0 umbra status
+expect_text "$T/out" '^no instant restore is running$'
+expect 0 umbra status --json
+[ "$(json "$T/out" restores)" = "[]" ] || fail "restores in: $(cat "$T/out")"
+expect 0 umbra wait
+expect_text "$T/err" 'no instant restore is running'
+expect 0 umbra restore --resume
+expect_text "$T/err" 'there is no interrupted restore'
+for verb in pause resume cancel "hydrate /etc" "status --watch"; do
+    # shellcheck disable=SC2086
+    expect 1 umbra $verb
+    expect_text "$T/err" 'no instant restore is running'
+done
+expect 1 umbra pause --target "$V/t"
+expect_text "$T/err" "'$V/t' is not being restored"
+expect 1 umbra restore --resume --target "$V/t"
+expect_text "$T/err" "'$V/t' is not being restored"
+
+# ---- refused ----
+
+expect 1 umbra restore latest --instant --target "$V/plain"
+expect_text "$T/err" "'$V/plain' is not empty: use a restore without --instant"
+: >"$V/file"
+expect 1 umbra restore latest --instant --target "$V/file"
+mkdir "$T/tmpfs"
+mount -t tmpfs none "$T/tmpfs"
+expect 1 umbra restore latest --instant --target "$T/tmpfs/new/er"
+expect_text "$T/err" 'ext4, xfs and btrfs; use an ordinary restore'
+[ ! -e "$T/tmpfs/new/er" ] || fail "a target that could not be used was left behind"
+umount "$T/tmpfs"
+expect 1 umbra restore nothing --instant --target "$V/t"
+expect_text "$T/err" "nothing"
+UMBRA_PASSWORD=wrong expect 1 umbra restore latest --instant --target "$V/t"
+expect_text "$T/err" "passphrase"
+if command -v setpriv >/dev/null; then
+    chmod 755 "$T"
+    for words in "restore latest --instant --target $T/x" "restore --resume" status wait pause; do
+        # shellcheck disable=SC2086
+        expect 1 setpriv --reuid 65534 --clear-groups "$UMBRA_BIN" $words
+        expect_text "$T/err" "need root"
+    done
+    chmod 700 "$T"
+fi
+within 10 nobody_left
+no_notes
+
+# ---- a restore ----
+
+start_limited --deadline 30
+expect_text "$T/out" "^'$V/t' is usable after [0-9.]+ s: 45 files, .* stream in behind; see 'umbra status'"
+[ "$(find $NOTES -name '*.json' | wc -l)" = 1 ] || fail "no note of the restore"
+expect 1 umbra restore latest --instant --target "$V/t"
+expect_text "$T/err" 'is being restored already'
+expect 0 umbra pause
+expect 0 umbra status
+expect_text "$T/out" "^restore of '$V/t': filling, paused$"
+expect_text "$T/out" '^  files     .* of 44 complete'
+expect_text "$T/out" 'limit 1.00 KiB/s'
+expect 0 umbra status --json --target "$V/t"
+expect_text "$T/out" '"paused": true'
+need_pending "$V/t/many/f20" "$V/t/many/f30"
+cmp "$V/t/many/f20" "$T/src/many/f20" || fail "a wrong file"
+
+# Paths of any bytes, relative ones too; and those that are not below the target.
+cd "$V/t/many"
+expect 0 umbra hydrate f30 "$V/t/many/"$'odd \xff\nname' .
+expect_text "$T/out" 'files are next$'
+expect 2 umbra hydrate "$V/plain"
+expect_text "$T/err" "is not below '$V/t'"
+cd /
+expect 1 umbra hydrate "$V/t/none"
+
+expect 0 umbra resume
+expect 0 umbra resume --json
+expect_text "$T/out" '"ok": true'
+status=0
+timeout 3 "$UMBRA_BIN" status --watch --json >"$T/out" || status=$?
+[ "$status" = 124 ] || fail "watching ended with $status"
+[ "$(wc -l <"$T/out")" -ge 2 ] || fail "watching showed: $(cat "$T/out")"
+status=0
+timeout --signal INT 5 "$UMBRA_BIN" wait >"$T/out" 2>"$T/err" || status=$?
+[ "$status" = 124 ] || fail "waiting ended with $status"
+expect_text "$T/err" 'the restore goes on'
+
+# ---- everything dies, as with a reboot ----
+
+# They start each other again, so once is not enough.
+kill_all() {
+    local pids
+    pids=$(ours)
+    # shellcheck disable=SC2086 # one word each
+    [ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
+    nobody_left
+}
+die() { within 10 kill_all; }
+die
+expect 0 umbra status
+expect_text "$T/out" "^restore of '$V/t': interrupted; go on with 'umbra restore --resume'"
+expect 1 umbra wait
+expect_text "$T/err" "is interrupted: go on with 'umbra restore --resume'"
+expect 1 umbra pause --target "$V/t"
+UMBRA_PASSWORD=wrong expect 1 umbra restore --resume
+expect_text "$T/err" "passphrase"
+nobody_left || fail "something was started with a wrong passphrase"
+umount "$V"
+expect 3 umbra restore --resume
+expect_text "$T/err" "'$V/t': it is not mounted"
+expect 0 umbra status
+expect_text "$T/out" "'$V/t': not mounted"
+
+# Another place, another repository path, known by nobody here: the target itself says what to do.
+mkdir "$T/elsewhere"
+mount -o loop "$IMAGES/$FS.img" "$T/elsewhere"
+mv "$T/repo" "$T/moved"
+rm $NOTES/*
+expect 0 umbra --repo "$T/moved" restore --resume \
+    --target "$T/elsewhere/t" --limit 500M
+expect_text "$T/out" "^'$T/elsewhere/t' is usable after"
+mv "$T/moved" "$T/repo"
+expect 0 umbra wait --json
+expect_text "$T/out" '"ended": true'
+diff -r "$T/src" "$T/elsewhere/t" >"$T/diff" || fail "the trees differ: $(head -n 3 "$T/diff")"
+within 10 nobody_left
+no_notes
+! getfattr -n trusted.umbra.restore "$T/elsewhere/t" 2>/dev/null || fail "the record is left"
+umount "$T/elsewhere"
+mount -o loop "$IMAGES/$FS.img" "$V"
+
+# ---- commands in a record from elsewhere ----
+
+rm -r "$V/t"
+mkdir "$V/t"
+start_limited
+expect 0 umbra pause
+die
+record=$(getfattr --only-values --absolute-names -n trusted.umbra.restore "$V/t")
+setfattr -n trusted.umbra.restore -v "${record%\}},\"sources\":[\"exec:touch $T/pwned\"]}" "$V/t"
+expect 1 umbra restore --resume
+expect_text "$T/err" "names a command to run"
+nobody_left || fail "a command of a stranger was started"
+setfattr -n trusted.umbra.restore -v '{"version":1}' "$V/t"
+expect 1 umbra restore --resume
+expect_text "$T/err" '"restore" is missing'
+setfattr -n trusted.umbra.restore -v "$record" "$V/t"
+expect 0 umbra restore --resume
+
+# ---- a repository that cannot be reached: who reads waits ----
+
+die
+mv "$T/repo" "$T/moved"
+expect 1 umbra restore --resume
+expect_text "$T/err" 'cannot be reached now, who reads will wait'
+timeout 60 cat "$V/t/many/f31" >"$T/read" &
+reader=$!
+sleep 0.5
+kill -0 $reader || fail "a reader did not wait"
+mv "$T/moved" "$T/repo"
+wait $reader || fail "a reader got an error"
+cmp "$T/read" "$T/src/many/f31" || fail "a reader got something else"
+expect 0 umbra restore --resume
+expect_text "$T/err" 'is running already'
+
+# ---- cancelled ----
+
+cmp "$V/t/many/f20" "$T/src/many/f20" || fail "a wrong file after going on"
+printf '\nmine\n' >>"$V/t/many/f25"
+expect 0 umbra cancel
+expect 0 umbra wait
+within 10 nobody_left
+cmp "$V/t/many/f20" "$T/src/many/f20" || fail "a file that was used is gone or wrong"
+tail -n 1 "$V/t/many/f25" | grep -qx mine || fail "what an application wrote is gone"
+[ ! -e "$V/t/many/f40" ] || fail "a file that nobody used is left"
+expect 0 umbra status
+no_notes
+
+world_volume_gone
+say "commands of instant restores: done"
