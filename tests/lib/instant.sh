@@ -177,13 +177,20 @@ world_volume() {
 
 # Unmounts and mounts it.
 world_volume_again() {
+    world_volume_off
+    _mount "$IMAGES/$FS.img" "$V"
+}
+
+# Returns when nothing holds it any more.  The dead do for a while, with their clones of the mount, and
+# an xfs with the identity of one that is still mounted cannot be mounted.
+world_volume_off() {
     local i
     umount "$V" || fail "cannot unmount '$V'"
-    for ((i = 0; i < 100; i++)); do # as long as the dead hold it
-        ! losetup -j "$IMAGES/$FS.img" | grep -q . || { sleep 0.05 && continue; }
-        break
+    for ((i = 0; i < 600; i++)); do
+        losetup -j "$IMAGES/$FS.img" | grep -q . || return 0
+        sleep 0.05
     done
-    _mount "$IMAGES/$FS.img" "$V"
+    fail "somebody holds '$V' after it was unmounted: $(losetup -j "$IMAGES/$FS.img")"
 }
 
 # They start each other again: until none is left.

@@ -230,7 +230,7 @@ cut_while_filling() {
 power_cut() {
     cp --reflink=always "$IMAGES/$FS.img" "$IMAGES/cut.img"
     kill_all
-    umount "$V"
+    world_volume_off
     mv "$IMAGES/cut.img" "$IMAGES/$FS.img"
     _mount "$IMAGES/$FS.img" "$V"
 }
