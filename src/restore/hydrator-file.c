@@ -33,7 +33,6 @@
 #define BUCKETS          8192u
 #define TRUNCATOR_MAX_NS (5 * NSEC_PER_SEC)
 #define UNTOLD_MAX_NS    (NSEC_PER_SEC / 10) /* of a thread whose system call could not be told */
-#define LOCK_FLAGS       ((unsigned)(FS_IMMUTABLE_FL | FS_APPEND_FL))
 
 /* ---- the table ---- */
 
@@ -456,7 +455,7 @@ static int fill_from_to(struct hydrate_worker *worker, struct file *file, uint64
 
 static int set_locks(struct file *file)
 {
-    unsigned locks = file->fill.entry.flags & LOCK_FLAGS, now = 0;
+    unsigned locks = file->fill.entry.flags & META_FLAGS_LOCKS, now = 0;
 
     if (!locks)
         return 0;

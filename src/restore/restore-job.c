@@ -35,8 +35,6 @@
 #include "filter/pending.h"
 #include "restore/restore-private.h"
 
-#define LOCK_FLAGS ((uint32_t)(FS_IMMUTABLE_FL | FS_APPEND_FL))
-
 struct job *job_new(struct restore_node *node, const char *name, size_t name_len)
 {
     struct job *job = calloc(1, sizeof(*job) + name_len + 1);
@@ -470,30 +468,10 @@ static void job_note_failure(struct restore *restore, struct job *job, int r)
     pthread_mutex_unlock(lock);
 }
 
-/* chattr +i and +a keep further names from being made: they come at the very end. */
-static int put_off_flags(struct restore *restore, const struct job *job)
-{
-    struct late_flags late = {.dir = strdup(job->node->path), .name = strdup(job->name)};
-    int r = late.dir && late.name ? entry_copy(&job->entry, &late.entry) : -ENOMEM;
-
-    if (r >= 0) {
-        pthread_mutex_lock(&restore->report_lock);
-        r = late_flags_vector_push(&restore->late_flags, &late);
-        pthread_mutex_unlock(&restore->report_lock);
-        if (r < 0)
-            entry_release(&late.entry);
-    }
-    if (r < 0) {
-        free(late.dir);
-        free(late.name);
-    }
-    return r;
-}
-
 /* chattr +i and +a of a placeholder come with the last of its data. */
 static uint32_t locks_of(const struct job *job)
 {
-    return job->placeholder ? 0 : job->entry.flags & LOCK_FLAGS;
+    return job->placeholder ? 0 : job->entry.flags & META_FLAGS_LOCKS;
 }
 
 static void tell_placed(struct restore *restore, const struct job *job, int fd)
@@ -511,7 +489,7 @@ static int job_finish(struct restore *restore, struct job *job)
     bool fresh = job->way != JOB_IN_PLACE && !job->node->inherits;
     struct stat st;
 
-    (void)apply_to_fd(restore, job, job->fd, LOCK_FLAGS, fresh);
+    (void)apply_to_fd(restore, job, job->fd, META_FLAGS_LOCKS, fresh);
     /* The old file must not be gone before the new one is on disk. */
     if (job->way == JOB_REPLACE && fdatasync(job->fd) < 0)
         return error_note_describe(-errno, "cannot sync it");
@@ -528,7 +506,7 @@ static int job_finish(struct restore *restore, struct job *job)
     if (close(TAKE_FD(job->fd)) < 0 && errno != EINTR)
         return -errno;
     if (locks && job->group) { /* of a file that is known to be good */
-        int r = put_off_flags(restore, job);
+        int r = restore_put_off_flags(restore, job->node->path, job->name, &job->entry);
         if (r < 0)
             return r;
     }
@@ -575,14 +553,15 @@ static int finish_direct(struct restore *restore, struct job *job, int *fd)
     bool put_off = job->group && locks;
     struct stat st;
 
-    (void)apply_to_fd(restore, job, *fd, put_off || !locks ? LOCK_FLAGS : 0, !job->node->inherits);
+    (void)apply_to_fd(restore, job, *fd, put_off || !locks ? META_FLAGS_LOCKS : 0,
+                      !job->node->inherits);
     if (job->group && fstat(*fd, &st) < 0)
         return -errno;
     tell_placed(restore, job, *fd);
     if (close(TAKE_FD(*fd)) < 0 && errno != EINTR)
         return -errno;
     if (put_off) {
-        int r = put_off_flags(restore, job);
+        int r = restore_put_off_flags(restore, job->node->path, job->name, &job->entry);
         if (r < 0)
             return r;
     }

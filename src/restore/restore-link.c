@@ -163,10 +163,23 @@ static bool is_group(const struct link_group *group, const struct stat *st)
     return group->state == LINK_DONE && st->st_dev == group->dev && st->st_ino == group->ino;
 }
 
+/* chattr +i or +a of a first file that was there already keeps it from being linked to. */
+static int link_locked(struct restore *restore, const struct job *link, const char *first_dir,
+                       int first_fd, const char *first, const char *name)
+{
+    int r = restore_put_off_flags(restore, first_dir, first, &link->entry);
+    if (r >= 0)
+        r = publish_unlock(first_fd, first);
+    if (r < 0)
+        return r;
+    return linkat(first_fd, first, link->node->fd, name, 0) < 0 ? -errno : 0;
+}
+
 static int link_checked(struct restore *restore, const struct job *link, const char *name)
 {
     const struct link_group *group = link->group;
     const char *slash = strrchr(group->path, '/');
+    const char *first = slash ? slash + 1 : group->path;
     CLEANUP_FREE char *dir = strndup(group->path, slash ? (size_t)(slash - group->path) : 0);
     int first_fd;
     struct stat st;
@@ -176,8 +189,12 @@ static int link_checked(struct restore *restore, const struct job *link, const c
     int r = dir_cache_get(restore->dirs, dir, &first_fd);
     if (r < 0)
         return r;
-    if (linkat(first_fd, slash ? slash + 1 : group->path, link->node->fd, name, 0) < 0)
-        return -errno;
+    if (linkat(first_fd, first, link->node->fd, name, 0) < 0)
+        r = -errno;
+    if (r == -EPERM && link->entry.flags & META_FLAGS_LOCKS)
+        r = link_locked(restore, link, dir, first_fd, first, name);
+    if (r < 0)
+        return r;
     r = fstatat(link->node->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
     if (r >= 0 && is_group(group, &st))
         return 0;

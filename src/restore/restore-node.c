@@ -21,9 +21,8 @@
 #include "basic/error.h"
 #include "restore/restore-private.h"
 
-#define LOCK_FLAGS ((uint32_t)(FS_IMMUTABLE_FL | FS_APPEND_FL))
 /* What new files take over from their directory. */
-#define INHERITED_FLAGS (META_FLAGS_RECORDED & ~(LOCK_FLAGS | FS_TOPDIR_FL))
+#define INHERITED_FLAGS (META_FLAGS_RECORDED & ~(META_FLAGS_LOCKS | FS_TOPDIR_FL))
 
 struct restore_node *restore_node_ref(struct restore_node *node)
 {
@@ -65,11 +64,11 @@ static int prepare_existing(struct restore *restore, struct restore_node *node)
 
     if (fstat(node->fd, &st) < 0)
         return -errno;
-    if (ioctl(node->fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & LOCK_FLAGS)) {
+    if (ioctl(node->fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & META_FLAGS_LOCKS)) {
         int r = meta_clear_immutable(node->fd);
         if (r < 0)
             return r;
-        node->saved_flags = flags & LOCK_FLAGS;
+        node->saved_flags = flags & META_FLAGS_LOCKS;
     }
     node->inherits |= (flags & INHERITED_FLAGS) != 0;
     return restore_note_fs(restore, node->fd, st.st_dev);

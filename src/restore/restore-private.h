@@ -259,6 +259,10 @@ bool restore_has_failed(const struct restore *restore, const char *path);
 void restore_sort_failed(struct restore *restore);
 
 /* restore.c */
+/* That all attributes of dir/name (of a regular file) are set at the very end of the run: those
+ * flags of e keep further names from being made. */
+_must_check_ int restore_put_off_flags(struct restore *restore, const char *dir, const char *name,
+                                       const struct entry *e);
 /* That the run writes to this file system, too, which has to be synced in the end. */
 _must_check_ int restore_note_fs(struct restore *restore, int fd, dev_t dev);
 
@@ -338,6 +342,8 @@ _must_check_ int hidden_create(struct restore *restore, int dir_fd,
  * changed to what is left to be removed on failure. */
 _must_check_ int hidden_publish(struct restore *restore, int dir_fd, int fd,
                                 char temporary[TEMPORARY_NAME_MAX], const char *name);
+/* Clears chattr +i and +a of a regular file. */
+_must_check_ int publish_unlock(int dir_fd, const char *name);
 /* Gives what is called temporary the place of name, whatever is there. */
 _must_check_ int publish_rename(struct restore *restore, int dir_fd, const char *temporary,
                                 const char *name);

@@ -87,8 +87,7 @@ static int remove_directory(struct restore *restore, int dir_fd, const char *nam
     return full || r == -EPERM ? beneath_remove(dir_fd, name) : r;
 }
 
-/* chattr +i or +a of what is there keeps it from being replaced. */
-static int clear_flags_of(int dir_fd, const char *name)
+int publish_unlock(int dir_fd, const char *name)
 {
     CLEANUP_CLOSE int path_fd = -EBADF, fd = -EBADF;
     struct stat st;
@@ -108,7 +107,7 @@ int publish_rename(struct restore *restore, int dir_fd, const char *temporary, c
     int r = -errno;
     if (r == -EISDIR || r == -ENOTEMPTY || r == -EEXIST)
         r = remove_directory(restore, dir_fd, name);
-    else if (r == -EPERM && clear_flags_of(dir_fd, name) >= 0)
+    else if (r == -EPERM && publish_unlock(dir_fd, name) >= 0)
         r = 0;
     if (r < 0)
         return r;

@@ -143,6 +143,26 @@ static int sync_target(struct restore *restore)
 
 /* ---- flags that keep links from being made ---- */
 
+int restore_put_off_flags(struct restore *restore, const char *dir, const char *name,
+                          const struct entry *e)
+{
+    struct late_flags late = {.dir = strdup(dir), .name = strdup(name)};
+    int r = late.dir && late.name ? entry_copy(e, &late.entry) : -ENOMEM;
+
+    if (r >= 0) {
+        pthread_mutex_lock(&restore->report_lock);
+        r = late_flags_vector_push(&restore->late_flags, &late);
+        pthread_mutex_unlock(&restore->report_lock);
+        if (r < 0)
+            entry_release(&late.entry);
+    }
+    if (r < 0) {
+        free(late.dir);
+        free(late.name);
+    }
+    return r;
+}
+
 static int set_late_flags(struct restore *restore, const struct late_flags *late)
 {
     struct meta_report report = {restore, late->dir, late->name};

@@ -481,6 +481,14 @@ TEST(immutable_files_and_directories)
     ASSERT_EQ(m.stats.unchanged_count, m.actions.count - 1); /* the directory was unlocked */
 
     set_flags(made_path(&m, "locked"), 0);
+    set_flags(made_path(&m, "locked/link2"), 0);
+    ASSERT_EQ(unlink(made_path(&m, "locked/link2")), 0);
+    set_flags(made_path(&m, "locked/link1"), FS_APPEND_FL);
+    made_run(&m, 0);
+    ASSERT_EQ(stat_of(&m, "locked/link1").st_nlink, 2);
+    ASSERT_TRUE(get_flags(made_path(&m, "locked/link1")) & FS_APPEND_FL);
+
+    set_flags(made_path(&m, "locked"), 0);
     set_flags(made_path(&m, "locked/file"), 0);
     made_write(&m, "locked/file", "old", 3);
     set_flags(made_path(&m, "locked/file"), FS_IMMUTABLE_FL);

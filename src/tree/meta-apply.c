@@ -292,12 +292,11 @@ static void apply_flags(struct apply *a)
 
 int meta_clear_immutable(int fd)
 {
-    const unsigned locks = FS_IMMUTABLE_FL | FS_APPEND_FL;
     unsigned now = 0;
     int r = get_flags(fd, &now);
     if (r < 0)
         return meta_error_is_unsupported(r) ? 0 : r;
-    return now & locks ? set_flags(fd, now & ~locks) : 0;
+    return now & META_FLAGS_LOCKS ? set_flags(fd, now & ~META_FLAGS_LOCKS) : 0;
 }
 
 /* What the directory has handed down goes, too: C could not be taken off later. */

@@ -27,6 +27,8 @@
  */
 #define META_FLAGS_EARLY \
     (FS_COMPR_FL | FS_NOCOMP_FL | FS_NOCOW_FL | FS_DAX_FL | (unsigned)FS_CASEFOLD_FL)
+/* Those that keep a file from being changed, renamed and linked to. */
+#define META_FLAGS_LOCKS ((unsigned)(FS_IMMUTABLE_FL | FS_APPEND_FL))
 #define META_FLAGS_RECORDED                                                                      \
     (META_FLAGS_EARLY | FS_SECRM_FL | FS_UNRM_FL | FS_SYNC_FL | FS_IMMUTABLE_FL | FS_APPEND_FL | \
      FS_NODUMP_FL | FS_NOATIME_FL | FS_JOURNAL_DATA_FL | FS_NOTAIL_FL | FS_DIRSYNC_FL |          \
