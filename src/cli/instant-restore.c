@@ -4,8 +4,8 @@
  *
  * A restore that is started anew takes what it is to do from the record on its target.  That may be
  * a disk from anywhere, so what could make root run or overwrite something (commands as sources,
- * the place of the cache) is only taken from it when this machine has noted the same restore
- * itself.
+ * the places of the cache and of load orders) is only taken from it when this machine has noted the
+ * same restore itself.
  */
 #include "cli/instant-restore.h"
 
@@ -25,6 +25,7 @@
 #include "cli/passphrase.h"
 #include "repo/keys.h"
 #include "restore/instant-note.h"
+#include "restore/load-order.h"
 #include "tree/exclude.h"
 
 static int copy_string(const char *text, char **ret_copy)
@@ -204,6 +205,60 @@ static int set_options(const struct instant_wish *wish, struct instant_config *c
     return r;
 }
 
+/* ---- load orders ---- */
+
+/* What is wrong with a list is said where somebody reads it; the rest of it is used. */
+static int set_load_order(const struct cli *cli, const char *file, struct instant_config *config)
+{
+    CLEANUP(load_order_freep) struct load_order *order = NULL;
+    char count[32];
+    int r = load_order_read(file, &order);
+    if (r < 0)
+        return r;
+    uint64_t bad_count = load_order_bad_count(order);
+    if (bad_count > 0 && !cli->quiet)
+        talk("load order '%s': %s %s no path, and %s ignored", file, format_count(bad_count, count),
+             plural(bad_count, "line is", "lines are"), plural(bad_count, "is", "are"));
+    free(config->load_order);
+    config->load_order = realpath(file, NULL);
+    return config->load_order ? 0 : error_note_describe(-errno, "cannot find '%s'", file);
+}
+
+/* The file is made by the service, and must not become one of those that are restored. */
+static int set_record_order(const char *file, const char *target, struct instant_config *config)
+{
+    CLEANUP_FREE char *copy = strdup(file);
+    if (!copy)
+        return -ENOMEM;
+    char *slash = strrchr(copy, '/');
+    const char *name = slash ? slash + 1 : file;
+    if (slash)
+        slash[slash == copy] = '\0'; /* "/name" is in "/" */
+    CLEANUP_FREE char *dir = realpath(slash ? copy : ".", NULL);
+    if (!dir)
+        return error_note_describe(-errno, "cannot find the directory of '%s'", file);
+    if (*name == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return error_note(-UMBRA_E_USAGE, "'%s' is no name for a file", file);
+    size_t len = strlen(target);
+    if (strncmp(dir, target, len) == 0 && (len == 1 || dir[len] == '/' || dir[len] == '\0'))
+        return error_note(-UMBRA_E_USAGE, "'%s' is in '%s', which is to be restored", file, target);
+    free(config->record_order);
+    if (asprintf(&config->record_order, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name) < 0) {
+        config->record_order = NULL;
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+static int set_orders(const struct cli *cli, const struct instant_wish *wish,
+                      struct instant_config *config)
+{
+    int r = wish->load_order ? set_load_order(cli, wish->load_order, config) : 0;
+    if (r == 0 && wish->record_order)
+        r = set_record_order(wish->record_order, config->target, config);
+    return r;
+}
+
 /* Patterns are refused here, where somebody reads the words. */
 static int check_patterns(const struct string_vector *patterns, const char *option)
 {
@@ -335,7 +390,10 @@ int instant_restore_run(const struct cli *cli, const struct instant_wish *wish, 
         r = find_backup(cli, name, &config);
     if (r == 0)
         r = prepare_target(wish->target, &config.target, &made);
-    return r < 0 ? r : start(cli, &config, made, begun_ns);
+    if (r < 0)
+        return r;
+    r = set_orders(cli, wish, &config);
+    return r < 0 ? undo(&config, made, r) : start(cli, &config, made, begun_ns);
 }
 
 /* ---- going on ---- */
@@ -349,15 +407,19 @@ static bool has_source(const struct string_vector *sources, const char *source)
 }
 
 /* Takes out of the record what only this machine's own note may say. */
-static int distrust(struct instant_config *config)
+static int distrust(struct instant_config *config, bool sources_given)
 {
     CLEANUP(instant_note_release) struct instant_note note = {0};
     int r = instant_note_read(config->restore_id, &note);
     if (r < 0 && r != -ENOENT)
         return r;
     free(config->cache_dir);
+    free(config->load_order);
+    free(config->record_order);
     config->cache_dir = TAKE_PTR(note.cache_dir);
-    for (size_t i = 0; i < config->sources.count; i++) {
+    config->load_order = TAKE_PTR(note.load_order);
+    config->record_order = TAKE_PTR(note.record_order);
+    for (size_t i = 0; i < config->sources.count && !sources_given; i++) {
         const char *source = config->sources.items[i];
         if (strncmp(source, "exec:", 5) == 0 && !has_source(&note.sources, source))
             return error_note(-EPERM,
@@ -393,11 +455,14 @@ static int override(const struct cli *cli, const struct instant_wish *wish, cons
     free(config->target);
     config->target = NULL;
     int r = copy_string(target, &config->target);
+    if (r == 0)
+        r = distrust(config, wish->sources->count > 0);
     if (r == 0 && wish->sources->count > 0) {
         string_vector_release_all(&config->sources);
         r = add_sources(wish->sources, &config->sources);
-    } else if (r == 0)
-        r = distrust(config);
+    }
+    if (r == 0)
+        r = set_orders(cli, wish, config);
     if (r == 0 && cli->cache_dir) {
         free(config->cache_dir);
         config->cache_dir = NULL;

@@ -7,6 +7,7 @@
 struct instant_wish {
     const char *target; /* NULL with --resume: all that this machine knows of */
     const struct option_list *includes, *excludes, *sources;
+    const char *load_order, *record_order; /* files; NULL: none; with --resume: as before */
     bool numeric_owner, idle;
     uint64_t limit_bytes_per_s; /* 0: none; with --resume: as before */
     uint64_t deadline_s;        /* 0: the default; with --resume: as before */

@@ -20,6 +20,7 @@ struct restore_values {
     struct option_list includes, excludes, sources;
     bool verify, dry_run, delete_extra, numeric_owner;
     bool instant, resume, idle;
+    const char *load_order, *record_order;
     uint64_t threads, limit_bytes_per_s, deadline_s;
 };
 
@@ -56,6 +57,10 @@ static const struct option_spec restore_options[] = {
     {0, "source", OPTION_LIST, VALUE(sources), .arg = "SOURCE",
      .help = "with --instant: where else contents can be had: dir:PATH or exec:COMMAND; may be "
              "repeated"},
+    {0, "load-order", OPTION_STRING, VALUE(load_order), .arg = "FILE",
+     .help = "with --instant: the background begins with the files of this list"},
+    {0, "record-order", OPTION_STRING, VALUE(record_order), .arg = "FILE",
+     .help = "with --instant: write such a list of the files that are asked for"},
     {0, "resume", OPTION_FLAG, VALUE(resume),
      .help = "go on with instant restores that were interrupted"},
     {0},
@@ -274,6 +279,8 @@ static int check_instant_options(const struct restore_values *v)
                          : v->idle                ? "--idle"
                          : v->deadline_s > 0      ? "--deadline"
                          : v->sources.count > 0   ? "--source"
+                         : v->load_order          ? "--load-order"
+                         : v->record_order        ? "--record-order"
                                                   : NULL;
     return option ? error_note(-UMBRA_E_USAGE, "%s needs --instant", option) : 0;
 }
@@ -308,6 +315,8 @@ static int run_restore(struct cli *cli, void *values, char **words, int word_cou
         .includes = &v->includes,
         .excludes = &v->excludes,
         .sources = &v->sources,
+        .load_order = v->load_order,
+        .record_order = v->record_order,
         .numeric_owner = v->numeric_owner,
         .idle = v->idle,
         .limit_bytes_per_s = v->limit_bytes_per_s,

@@ -85,6 +85,20 @@ static void print_demand(const struct instant_status *s)
     putchar('\n');
 }
 
+static void print_order(const struct instant_status *s)
+{
+    char files[32], ignored[32];
+    if (s->order_files == 0 && s->order_ignored == 0)
+        return;
+    printf(LABEL "%s %s", "order", format_count(s->order_files, files),
+           plural(s->order_files, "file comes first", "files come first"));
+    if (s->order_ignored > 0)
+        printf("; %s %s", format_count(s->order_ignored, ignored),
+               plural(s->order_ignored, "line of the list names no file of this restore",
+                      "lines of the list name no file of this restore"));
+    putchar('\n');
+}
+
 /* Their paths and words come escaped. */
 static void print_problems(const struct instant_status *s, struct json_object *response)
 {
@@ -115,6 +129,7 @@ static void print_status(const struct instant_status *s, struct json_object *res
            text_format_bytes(s->bytes_total, total), percent(s));
     print_rate(s);
     print_demand(s);
+    print_order(s);
     printf(LABEL "%s\n", "running", progress_format_duration((uint64_t)s->elapsed_s, running));
     if (s->degraded && *s->degraded) {
         printf(LABEL, "degraded");

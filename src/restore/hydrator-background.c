@@ -6,7 +6,8 @@
  *     background   1. files that were asked for by name, without regard to pauses and limits
  *                  2. the rest of large files somebody reads, and files behind those that were
  *                     opened ("wanted", the newest first)
- *                  3. all others in the order of the catalog ("bulk"), which is the order in which
+ *                  3. those of the load order, if there is one
+ *                  4. all others in the order of the catalog ("bulk"), which is the order in which
  *                     they lie in the repository
  *     sync         files that are full
  *
@@ -153,6 +154,15 @@ static bool take_wanted_locked(struct hydrator *h, uint64_t *ret_ordinal)
     return false;
 }
 
+static bool take_ordered_locked(struct hydrator *h, uint64_t *ret_ordinal)
+{
+    while (h->order && load_order_next(h->order, ret_ordinal)) {
+        if (is_open_state(h->states.items[*ret_ordinal]))
+            return true;
+    }
+    return false;
+}
+
 /* At the end, those that were busy or failed are looked at once more, after a pause. */
 static bool take_bulk_locked(struct hydrator *h, uint64_t *ret_ordinal)
 {
@@ -211,7 +221,8 @@ static struct file *take_background_locked(struct hydrator *h)
 {
     uint64_t ordinal;
 
-    while (take_wanted_locked(h, &ordinal) || take_bulk_locked(h, &ordinal)) {
+    while (take_wanted_locked(h, &ordinal) || take_ordered_locked(h, &ordinal) ||
+           take_bulk_locked(h, &ordinal)) {
         struct file *file = own_ordinal_locked(h, ordinal);
         if (file)
             return file;

@@ -623,6 +623,8 @@ static int serve_one(struct hydrate_worker *worker, struct file *file,
         *ret_verdict = VERDICT_RETRY;
     if (r < 0)
         return r;
+    if (request->filter.event != FILTER_TRUNCATE)
+        order_note_demand(h, file);
     r = serve_loaded(worker, file, request, ret_verdict);
     if (r >= 0 && file->loaded && fill_is_complete(&file->fill) && file->truncator == 0)
         note_filled(h, file);

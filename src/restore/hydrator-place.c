@@ -84,6 +84,7 @@ static int plan_one(const struct entry *e, uint64_t *ret_ordinal, void *userdata
     if (r >= 0) {
         h->remaining++;
         h->bytes_total += data_bytes(e);
+        order_plan_locked(h, e, *ret_ordinal);
     }
     pthread_mutex_unlock(&h->lock);
     return r;

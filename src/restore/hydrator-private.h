@@ -15,6 +15,7 @@
 #include "repo/repository.h"
 #include "restore/fill.h"
 #include "restore/hydrator.h"
+#include "restore/load-order.h"
 #include "restore/manifest.h"
 #include "restore/restore.h"
 #include "restore/throttle-probe.h"
@@ -119,6 +120,7 @@ struct hydrator {
     uint64_t remaining;           /* files that are neither done nor gone */
     struct ordinal_vector asked;  /* by name, to be filled at once */
     struct ordinal_vector wanted; /* background, before the bulk; taken from the end */
+    struct load_order *order;     /* before the bulk; NULL: none */
     uint64_t bulk_next;           /* ordinal */
     uint64_t ahead, ahead_end;    /* how far, and up to which ordinal, files are wanted ahead */
     struct throttle throttle;
@@ -128,6 +130,13 @@ struct hydrator {
     uint64_t filling_ns; /* when the background began; 0: not yet */
     enum instant_phase phase;
     uint64_t clock;
+
+    /* hydrator-order.c; guarded by lock */
+    int record_fd;               /* -EBADF: nothing is recorded */
+    struct buffer recorded;      /* lines to be written */
+    bool record_busy;            /* the thread is writing */
+    struct state_vector demands; /* by ordinal: whether it has been recorded */
+    pthread_cond_t record_ready; /* lines to be written, or they have been */
 
     /* told by status; guarded by lock */
     uint64_t bytes_total, bytes_done, files_done, files_failed;
@@ -199,6 +208,21 @@ void background_expect_locked(struct hydrator *h, const struct file *file);
 void background_ask_locked(struct hydrator *h, uint64_t ordinal);
 /* Under the lock: that one before the bulk. */
 void background_want_locked(struct hydrator *h, uint64_t ordinal);
+
+/* hydrator-order.c */
+/* Before the catalog is walked.  What cannot be read or written is told, and done without. */
+void order_begin(struct hydrator *h);
+/* Under the lock: the catalog has that file. */
+void order_plan_locked(struct hydrator *h, const struct entry *e, uint64_t ordinal);
+/* The catalog has been walked. */
+void order_tell(struct hydrator *h);
+/* The owner's: somebody asks for that loaded file. */
+void order_note_demand(struct hydrator *h, const struct file *file);
+void *order_thread(void *hydrator);
+/* Lines of the load order that name no file of the restore. */
+uint64_t order_ignored_locked(const struct hydrator *h);
+/* Everything that was recorded is written. */
+void order_end(struct hydrator *h);
 
 /* hydrator-place.c */
 /* Makes the placeholders and reports. */

@@ -189,6 +189,10 @@ static void add_status_locked(struct json_object *o, const struct hydrator *h)
     add_number(o, "demand_bytes", h->demand_bytes);
     add_number(o, "demand_p50_us", percentile_us(h, 50));
     add_number(o, "demand_p99_us", percentile_us(h, 99));
+    if (h->order) {
+        add_number(o, "order_files", load_order_found_count(h->order));
+        add_number(o, "order_ignored", order_ignored_locked(h));
+    }
     add_rates(o, h);
     add_sources(o, h);
     add_problems(o, h);

@@ -122,7 +122,7 @@ static void *channel_thread(void *data)
 
 struct threads {
     struct hydrate_worker demand[DEMAND_THREADS], background[BACKGROUND_THREADS];
-    pthread_t channel, sync, rate;
+    pthread_t channel, sync, rate, order;
 };
 
 static int start_worker(struct hydrator *h, struct hydrate_worker *worker, void *(*run)(void *))
@@ -147,6 +147,8 @@ static int start_threads(struct hydrator *h, struct threads *threads)
         r = -pthread_create(&threads->sync, NULL, sync_thread, h);
     if (r >= 0)
         r = -pthread_create(&threads->rate, NULL, rate_thread, h);
+    if (r >= 0 && h->record_fd >= 0)
+        r = -pthread_create(&threads->order, NULL, order_thread, h);
     if (r >= 0)
         r = -pthread_create(&threads->channel, NULL, channel_thread, h);
     return r < 0 ? error_note_describe(r, "cannot start a thread") : 0;
@@ -222,6 +224,7 @@ static int finish(struct hydrator *h)
     if (syncfs(h->tree_fd) < 0 ||
         (fremovexattr(h->tree_fd, INSTANT_XATTR) < 0 && errno != ENODATA) || fsync(h->tree_fd) < 0)
         return error_note_describe(-errno, "cannot end the restore of '%s'", h->config.target);
+    order_end(h);
     pthread_mutex_lock(&h->lock);
     h->stopping = true;
     bool lost = h->lost;
@@ -346,6 +349,8 @@ static int open_backup(struct hydrator *h)
         r = manifest_new(h->repo->names, &h->manifest);
     if (r >= 0)
         r = open_sources(h);
+    if (r >= 0)
+        order_begin(h);
     return r;
 }
 
@@ -374,6 +379,8 @@ static int hydrator_init(struct hydrator *h)
     init_condition(&h->released);
     init_condition(&h->filled_ready);
     init_condition(&h->ended);
+    init_condition(&h->record_ready);
+    h->record_fd = -EBADF;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
@@ -450,9 +457,11 @@ static int place_or_find(struct hydrator *h)
         r = hydrator_place(h, &stats);
     else
         r = hydrator_find(h, &stats);
-    if (r >= 0)
-        report_ready(h, &stats);
-    return r;
+    if (r < 0)
+        return r;
+    order_tell(h);
+    report_ready(h, &stats);
+    return 0;
 }
 
 static int run(struct hydrator *h, struct threads *threads, struct control_server **ret_control)

@@ -46,6 +46,8 @@ void instant_config_release(struct instant_config *config)
     free(config->subpath);
     free(config->target);
     free(config->digest);
+    free(config->load_order);
+    free(config->record_order);
     string_vector_release_all(&config->includes);
     string_vector_release_all(&config->excludes);
     string_vector_release_all(&config->sources);
@@ -98,6 +100,8 @@ int instant_config_to_json(const struct instant_config *config, bool with_passph
     json_write_u64(&w, "limit_bytes_per_s", config->limit_bytes_per_s);
     json_write_u64(&w, "whole_file_max", config->whole_file_max);
     json_write_u64(&w, "deadline_s", config->deadline_s);
+    json_write_string(&w, "load_order", config->load_order);
+    json_write_string(&w, "record_order", config->record_order);
 
     CLEANUP_FREE char *json = NULL;
     int r = json_writer_finish(&w, &json);
@@ -257,6 +261,8 @@ static int read_members(struct json_reader *in, struct instant_config *config)
         json_read_u64(in, "whole_file_max", INSTANT_WHOLE_FILE_MAX_DEFAULT, 0, WHOLE_FILE_MAX);
     config->deadline_s = (uint32_t)json_read_u64(in, "deadline_s", INSTANT_DEADLINE_S_DEFAULT, 1,
                                                  INSTANT_DEADLINE_S_MAX);
+    config->load_order = read_absolute(in, "load_order", JSON_MAY);
+    config->record_order = read_absolute(in, "record_order", JSON_MAY);
     return in->error;
 }
 

@@ -36,6 +36,8 @@ void instant_note_release(struct instant_note *note)
 {
     free(note->target);
     free(note->cache_dir);
+    free(note->load_order);
+    free(note->record_order);
     string_vector_release_all(&note->sources);
     *note = (struct instant_note){0};
 }
@@ -80,6 +82,8 @@ static int parse_note(const char *text, size_t len, const char *name, struct ins
     CLEANUP_FREE char *uuid = json_read_string(&in, "fs_uuid", JSON_MAY, FS_UUID_LEN_MAX);
     note.target = json_read_string(&in, "target", JSON_MUST, STRING_LEN_MAX);
     note.cache_dir = json_read_string(&in, "cache_dir", JSON_MAY, STRING_LEN_MAX);
+    note.load_order = json_read_string(&in, "load_order", JSON_MAY, STRING_LEN_MAX);
+    note.record_order = json_read_string(&in, "record_order", JSON_MAY, STRING_LEN_MAX);
     json_read_strings(&in, "sources", SOURCE_COUNT_MAX, STRING_LEN_MAX, &note.sources);
     if (json_read_u64(&in, "version", 0, 0, UINT32_MAX) != NOTE_VERSION && in.error == 0)
         return error_note(-UMBRA_E_VERSION, "%s has another version than %u", name, NOTE_VERSION);
@@ -110,6 +114,8 @@ static int format_note(const struct instant_config *config, char **ret_text)
     json_write_string(&w, "target", config->target);
     json_write_string(&w, "fs_uuid", *uuid ? uuid : NULL);
     json_write_string(&w, "cache_dir", config->cache_dir);
+    json_write_string(&w, "load_order", config->load_order);
+    json_write_string(&w, "record_order", config->record_order);
     json_write_strings(&w, "sources", &config->sources);
     return json_writer_finish(&w, ret_text);
 }

@@ -4,9 +4,9 @@
  *
  * The target itself carries all that is needed to go on (INSTANT_XATTR).  A note in
  * INSTANT_NOTE_DIR says where targets are, so that `umbra restore --resume` and a boot find them;
- * and which sources root has asked for here, because a record on a file system that came from
- * elsewhere must not make us run commands.  It is written before the restore starts; whoever sees
- * that the target has no record any more removes it.
+ * and which sources and files root has named here, because a record on a file system that came from
+ * elsewhere must not make us run commands, nor read or write files of this machine.  It is written
+ * before the restore starts; whoever sees that the target has no record any more removes it.
  */
 #pragma once
 
@@ -18,8 +18,8 @@
 struct instant_note {
     uint64_t restore_id;
     char *target;
-    char fs_uuid[FS_UUID_LEN_MAX + 1]; /* of the target's file system; "": it has none */
-    char *cache_dir;                   /* as in struct instant_config */
+    char fs_uuid[FS_UUID_LEN_MAX + 1];           /* of the target's file system; "": it has none */
+    char *cache_dir, *load_order, *record_order; /* as in struct instant_config */
     struct string_vector sources;
 };
 void instant_note_release(struct instant_note *note);

@@ -53,6 +53,9 @@ struct instant_config {
     uint64_t limit_bytes_per_s; /* of the background; 0: none */
     uint64_t whole_file_max;    /* bytes */
     uint32_t deadline_s;
+    /* Files on this machine, absolute; NULL: none.  See load-order.h. */
+    char *load_order;   /* which files the background fills first; may have gone meanwhile */
+    char *record_order; /* where it is noted which files were asked for */
     /* Only in the memfd that the daemons get, never on disk; NULL else.  Any bytes. */
     uint8_t *passphrase; /* sodium_malloc'ed */
     uint32_t passphrase_len;
@@ -135,6 +138,7 @@ DEFINE_CLEANUP_PTR(struct control_server *, control_server_stop);
  * e.g. "repository cannot be reached: ..."), "files_total", "files_done", "files_queued",
  * "files_failed", "bytes_total", "bytes_done", "demand_requests", "demand_waiting", "demand_bytes",
  * "demand_p50_us", "demand_p99_us", "rate_bytes_per_s", "limit_bytes_per_s", "eta_s" (-1 unknown),
- * "elapsed_s", "sources": [{"source": spec, "bytes": given, "failures": chunks}],
+ * "elapsed_s", "order_files" (of the load order, that come first), "order_ignored" (lines of it),
+ * "sources": [{"source": spec, "bytes": given, "failures": chunks}],
  * "problems": [{"path": ..., "what": ...}, at most 100]
  */

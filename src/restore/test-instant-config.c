@@ -36,6 +36,8 @@ static void make_config(struct instant_config *c)
         .limit_bytes_per_s = 50 * MIB,
         .whole_file_max = 0,
         .deadline_s = 7,
+        .load_order = copy("/var/tmp/an order\n"),
+        .record_order = copy("/var/tmp/next"),
     };
     ASSERT_OK(string_vector_add(&c->includes, "*.c"));
     ASSERT_OK(string_vector_add(&c->includes, "\xe9"));
@@ -71,6 +73,8 @@ static void assert_equal(const struct instant_config *a, const struct instant_co
     ASSERT_STREQ(a->subpath, b->subpath);
     ASSERT_STREQ(a->target, b->target);
     ASSERT_STREQ(a->digest, b->digest);
+    ASSERT_STREQ(a->load_order, b->load_order);
+    ASSERT_STREQ(a->record_order, b->record_order);
     assert_lists_equal(&a->includes, &b->includes);
     assert_lists_equal(&a->excludes, &b->excludes);
     assert_lists_equal(&a->sources, &b->sources);

@@ -8,7 +8,7 @@
  * PROGRAMS is the directory of the daemons, BACKUP the whole id, ID 16 hex digits.  The passphrase
  * is in UMBRA_PASSWORD.  Keys: deadline (s), limit (bytes/s), whole (bytes: files up to that are
  * filled when they are opened), source (may come several times), phase (filling: go on after all
- * processes have died), cache.  ask prints the response.
+ * processes have died), cache, load_order and record_order (absolute).  ask prints the response.
  */
 #include <sodium.h>
 #include <stdio.h>
@@ -42,6 +42,10 @@ static int set(struct instant_config *config, char *word)
         config->whole_file_max = number;
     else if (strcmp(word, "cache") == 0)
         config->cache_dir = value;
+    else if (strcmp(word, "load_order") == 0)
+        config->load_order = value;
+    else if (strcmp(word, "record_order") == 0)
+        config->record_order = value;
     else if (strcmp(word, "source") == 0)
         return string_vector_add(&config->sources, value);
     else if (strcmp(word, "phase") == 0 && strcmp(value, "filling") == 0)
