@@ -149,6 +149,95 @@ run_operations() {
     done
 }
 
+# ---- those who wait ----
+
+# within SECONDS WORDS COMMAND...: until it succeeds.
+within() {
+    local end=$((SECONDS + $1)) words=$2
+    shift 2
+    checks=$((checks + 1))
+    until "$@"; do
+        if [ "$SECONDS" -gt "$end" ]; then
+            wrong "not within its time: $words"
+            return 0
+        fi
+        sleep 0.02
+    done
+}
+
+# The kernel has asked about what these processes do, and has no answer yet.
+all_held() {
+    local pid
+    for pid in "$@"; do
+        grep -qs fanotify "/proc/$pid/stack" || return 1
+    done
+}
+
+reader_pids=()
+# read_behind FILE COPY: in the background, as the last of ${reader_pids[@]}.
+read_behind() {
+    "$FILEOP" --compare "$1" "$2" >"$T/read.${#reader_pids[@]}" 2>&1 &
+    reader_pids+=("$!")
+}
+
+# all_read WORDS: waits for all those.
+all_read() {
+    local i
+    for i in "${!reader_pids[@]}"; do
+        checks=$((checks + 1))
+        wait "${reader_pids[i]}" || wrong "$1: $(tail -n 1 "$T/read.$i")"
+    done
+    reader_pids=()
+}
+
+nobody_waits() { [ "$(status_of demand_waiting)" = 0 ]; }
+
+# ---- a source that can be told how to be ----
+
+# A copy of the repository without contents: all that can be had comes from a command, which does as
+# "$T/mood" says: good, slow SECONDS, without FILE, down, dead, none, wrong.
+MOODY=
+moody_source() {
+    local tree=${1:-src} pack
+    FULL_REPO=$UMBRA_REPO UMBRA_REPO=$T/hollow
+    cp -a "$FULL_REPO" "$UMBRA_REPO"
+    # The kind of a pack is in its eleventh byte: 1 is data.
+    find "$UMBRA_REPO/packs" -type f | while IFS= read -r pack; do
+        [ "$(od -An -tu1 -j 10 -N 1 "$pack")" -ne 1 ] || rm -f "$pack"
+    done
+    cat >"$T/moody" <<'END'
+#!/bin/bash
+while IFS= read -r question; do
+    read -r _ _ offset length _ <<<"$question"
+    printf -v path %b "${question#* * * * }"
+    read -r mood how <"$1/mood"
+    case $mood in
+    slow) sleep "$how" ;;
+    without) [[ $path != */"$how" ]] || mood=down ;;
+    esac
+    case $mood in
+    down) echo "later it is down" && continue ;;
+    dead) exit 1 ;;
+    none) echo "error it has none" && continue ;;
+    esac
+    echo "ok $length"
+    case $mood in
+    wrong) head -c "$length" /dev/zero ;;
+    *) tail -c "+$((offset + 1))" "$2/$path" | head -c "$length" ;;
+    esac
+done
+END
+    chmod +x "$T/moody"
+    MOODY="exec:exec $T/moody $T $T/$tree"
+    mood good
+}
+
+# Replaced at once: it is read at any time.
+mood() {
+    echo "$*" >"$T/mood.new"
+    mv "$T/mood.new" "$T/mood"
+}
+
 # ---- a restore ----
 
 # world_backup TREE...: of these directories of $T; restore_use chooses one, at first the first.
