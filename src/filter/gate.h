@@ -10,8 +10,6 @@
 
 #include "basic/macro.h"
 
-#define RUN_DIR "/run/umbra"
-
 /* Whether this kernel and this user can do it at all: notes in words if not. */
 _must_check_ int gate_check(void);
 
