@@ -23,6 +23,8 @@
 #include "basic/text.h"
 #include "cli/instant.h"
 #include "cli/passphrase.h"
+#include "cli/private-mount.h"
+#include "filter/gate-holder.h"
 #include "repo/keys.h"
 #include "restore/instant-note.h"
 #include "restore/load-order.h"
@@ -44,6 +46,21 @@ static void take_passphrase(struct passphrase *passphrase, struct instant_config
     config->passphrase = (uint8_t *)TAKE_PTR(passphrase->data);
     config->passphrase_len = (uint32_t)passphrase->len;
     passphrase->len = 0;
+}
+
+/* The file that a boot can take the passphrase from; NULL: none. */
+static int find_password_file(const struct cli *cli, char **ret_path)
+{
+    struct stat st;
+    const char *file = cli->password_file ? cli->password_file : getenv("UMBRA_PASSWORD_FILE");
+    *ret_path = NULL;
+    if (!file || stat(file, &st) < 0 || !S_ISREG(st.st_mode))
+        return 0;
+    char *path = realpath(file, NULL);
+    if (!path)
+        return error_note_describe(-errno, "cannot find '%s'", file);
+    *ret_path = path;
+    return 0;
 }
 
 /* ---- the target ---- */
@@ -340,8 +357,11 @@ static int undo(const struct instant_config *config, bool made, int r)
 static int start(const struct cli *cli, const struct instant_config *config, bool made,
                  uint64_t begun_ns)
 {
+    CLEANUP_FREE char *password_file = NULL;
     struct instant_report report;
-    int r = instant_note_write(config);
+    int r = find_password_file(cli, &password_file);
+    if (r == 0)
+        r = instant_note_write(config, password_file);
     if (r == 0)
         r = instant_start(config, cli->progress, &report);
     if (r < 0)
@@ -526,11 +546,40 @@ static void resume_release(struct resume *resume)
     passphrase_release(&resume->passphrase);
 }
 
+static bool passphrase_given(const struct resume *resume)
+{
+    return resume->passphrase.data || resume->cli->password_file || getenv("UMBRA_PASSWORD_FILE") ||
+           getenv("UMBRA_PASSWORD");
+}
+
+/* The file that it came from when the restore began, unless there is word of another. */
+static int resume_passphrase(struct resume *resume, struct instant_config *config,
+                             char **ret_password_file)
+{
+    CLEANUP(instant_note_release) struct instant_note note = {0};
+    CLEANUP(passphrase_release) struct passphrase noted = {0};
+    int r = instant_note_read(config->restore_id, &note);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    if (note.password_file && !passphrase_given(resume)) {
+        r = passphrase_read_file(note.password_file, &noted);
+        *ret_password_file = TAKE_PTR(note.password_file);
+        return r < 0 ? r : use_passphrase(&noted, config);
+    }
+    r = find_password_file(resume->cli, ret_password_file);
+    if (r == 0 && !*ret_password_file)
+        *ret_password_file = TAKE_PTR(note.password_file);
+    if (r == 0 && !resume->passphrase.data)
+        r = passphrase_get(resume->cli->password_file, false, &resume->passphrase);
+    return r < 0 ? r : use_passphrase(&resume->passphrase, config);
+}
+
 /* Exit status, or a negative error. */
 static int resume_target(struct resume *resume, const char *target)
 {
     CLEANUP(instant_config_release) struct instant_config config = {0};
     struct instant_report report;
+    CLEANUP_FREE char *password_file = NULL;
     CLEANUP_FREE char *path = realpath(target, NULL);
     if (!path)
         return error_note_describe(-errno, "cannot find '%s'", target);
@@ -543,13 +592,11 @@ static int resume_target(struct resume *resume, const char *target)
         return EXIT_DONE;
     }
     r = override(resume->cli, resume->wish, path, &config);
-    if (r == 0 && !resume->passphrase.data)
-        r = passphrase_get(resume->cli->password_file, false, &resume->passphrase);
+    if (r == 0)
+        r = resume_passphrase(resume, &config, &password_file);
     uint64_t begun_ns = monotonic_ns();
     if (r == 0)
-        r = use_passphrase(&resume->passphrase, &config);
-    if (r == 0)
-        r = instant_note_write(&config);
+        r = instant_note_write(&config, password_file);
     if (r == 0)
         r = instant_start(&config, resume->cli->progress, &report);
     if (r < 0)
@@ -564,7 +611,7 @@ static int resume_noted(struct resume *resume, const struct instant_note *note, 
     int r = instant_note_look(note, &state);
     if (r == 0 && state == INSTANT_NOTE_STALE)
         return instant_note_remove(note->restore_id);
-    if (r == 0 && state == INSTANT_NOTE_AWAY) {
+    if (r == 0 && state != INSTANT_NOTE_UNFINISHED) {
         talk("cannot go on with the restore of '%s': it is not mounted", note->target);
         return EXIT_INCOMPLETE;
     }
@@ -595,6 +642,90 @@ static int resume_all(struct resume *resume)
     if (!resumed && outcome == EXIT_DONE && !resume->cli->quiet)
         talk("there is no interrupted restore");
     return outcome;
+}
+
+/* ---- before a volume is mounted ----
+ *
+ * The exit status says whether others may see the volume: what is not filled in must have a gate
+ * before it, or not be there. */
+
+static bool gate_stands(const char *target)
+{
+    uint64_t holder;
+    int r = gate_holder(target, &holder);
+    if (r < 0 && r != -ENOENT)
+        talk("%s", error_text(r));
+    return r == 0;
+}
+
+/* A restore that was not begun yet is taken back when it cannot go on. */
+static bool is_taken_back(const struct instant_note *note)
+{
+    enum instant_note_state state;
+    return instant_note_look(note, &state) == 0 && state == INSTANT_NOTE_STALE;
+}
+
+/* Readers wait at a gate that has no repository, and get an error at one of another restore. */
+static int resume_behind_gate(struct resume *resume, const struct instant_note *note)
+{
+    struct error_report why = {0};
+    int r = resume_target(resume, note->target);
+    if (r == EXIT_DONE)
+        return r;
+    if (r < 0)
+        error_save(&why, r);
+    bool taken_back = is_taken_back(note);
+    if (!taken_back && !gate_stands(note->target))
+        return r < 0 ? error_raise(&why) : r;
+    if (r < 0)
+        talk("%s", why.text);
+    return taken_back ? instant_note_remove(note->restore_id) : EXIT_DONE;
+}
+
+static int resume_unmounted(struct resume *resume, const struct instant_note *note)
+{
+    enum instant_note_state state;
+    if (!note->mount_point)
+        return error_note(-ENODATA, "the note about the restore of '%s' names no mount point",
+                          note->target);
+    int r = private_mount(note->mount_point);
+    if (r == 0)
+        r = instant_note_look(note, &state);
+    if (r < 0)
+        return r;
+    switch (state) {
+    case INSTANT_NOTE_UNFINISHED: return resume_behind_gate(resume, note);
+    case INSTANT_NOTE_STALE: return instant_note_remove(note->restore_id);
+    case INSTANT_NOTE_ELSEWHERE:
+        talk("'%s' is of another file system than the restore that began there", note->target);
+        return EXIT_DONE;
+    default: break;
+    }
+    char id[INSTANT_ID_LEN + 1];
+    instant_id_format(note->restore_id, id);
+    return error_note(-ENOENT,
+                      "'%s' is not there, but files of its restore may be elsewhere on '%s'; to "
+                      "use that nevertheless, remove '" INSTANT_NOTE_DIR "/%s.json'",
+                      note->target, note->mount_point, id);
+}
+
+int instant_resume_private_run(const struct cli *cli, const struct instant_wish *wish,
+                               const char *id)
+{
+    CLEANUP(resume_release) struct resume resume = {.cli = cli, .wish = wish};
+    CLEANUP(instant_note_release) struct instant_note note = {0};
+    uint64_t restore_id;
+    int r = instant_need_root();
+    if (r < 0)
+        return r;
+    if (instant_id_parse(id, &restore_id) < 0)
+        return error_note(-UMBRA_E_USAGE, "'%s' is not the id of a restore", id);
+    if (is_running(restore_id))
+        return EXIT_DONE;
+    r = instant_note_read(restore_id, &note);
+    if (r == -ENOENT)
+        return EXIT_DONE; /* it has ended */
+    return r < 0 ? r : resume_unmounted(&resume, &note);
 }
 
 int instant_resume_run(const struct cli *cli, const struct instant_wish *wish)

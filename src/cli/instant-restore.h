@@ -17,3 +17,7 @@ struct instant_wish {
 _must_check_ int instant_restore_run(const struct cli *cli, const struct instant_wish *wish,
                                      const char *word);
 _must_check_ int instant_resume_run(const struct cli *cli, const struct instant_wish *wish);
+/* As a boot does: mounts the volume of the restore where nobody else sees it, and goes on with it.
+ * EXIT_DONE: now others may see it. */
+_must_check_ int instant_resume_private_run(const struct cli *cli, const struct instant_wish *wish,
+                                            const char *id);

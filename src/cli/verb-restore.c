@@ -19,7 +19,7 @@ struct restore_values {
     const char *target;
     struct option_list includes, excludes, sources;
     bool verify, dry_run, delete_extra, numeric_owner;
-    bool instant, resume, idle;
+    bool instant, resume, private_mount, idle;
     const char *load_order, *record_order;
     uint64_t threads, limit_bytes_per_s, deadline_s;
 };
@@ -63,6 +63,9 @@ static const struct option_spec restore_options[] = {
      .help = "with --instant: write such a list of the files that are asked for"},
     {0, "resume", OPTION_FLAG, VALUE(resume),
      .help = "go on with instant restores that were interrupted"},
+    {0, "private-mount", OPTION_FLAG, VALUE(private_mount),
+     .help = "with --resume and the id of a restore: mount its volume where nobody else sees it, "
+             "and go on there"},
     {0},
 };
 
@@ -287,7 +290,13 @@ static int check_instant_options(const struct restore_values *v)
 
 static int check_words(const struct restore_values *v, int word_count)
 {
-    if (v->resume && word_count > 0)
+    if (v->private_mount && !v->resume)
+        return error_note(-UMBRA_E_USAGE, "--private-mount needs --resume");
+    if (v->private_mount && word_count == 0)
+        return error_note(-UMBRA_E_USAGE, "--private-mount needs the id of a restore");
+    if (v->private_mount && v->target)
+        return usage_together("--private-mount", "--target");
+    if (v->resume && word_count > 0 && !v->private_mount)
         return error_note(-UMBRA_E_USAGE, "--resume takes no backup: the target knows which");
     if (!v->resume && word_count == 0)
         return error_note(-UMBRA_E_USAGE, "too few arguments: expected 'umbra restore %s'",
@@ -325,6 +334,8 @@ static int run_restore(struct cli *cli, void *values, char **words, int word_cou
     int r = check_usage(v, word_count);
     if (r < 0)
         return r;
+    if (v->private_mount)
+        return instant_resume_private_run(cli, &wish, words[0]);
     if (v->resume)
         return instant_resume_run(cli, &wish);
     return v->instant ? instant_restore_run(cli, &wish, words[0]) : run_ordinary(cli, v, words[0]);

@@ -177,7 +177,7 @@ static int show_interrupted(const struct cli *cli, const struct instant_running_
             r = instant_note_remove(note->restore_id);
             continue;
         }
-        const char *why = state == INSTANT_NOTE_AWAY ? "not mounted" : "interrupted";
+        const char *why = state == INSTANT_NOTE_UNFINISHED ? "interrupted" : "not mounted";
         if (cli->json) {
             struct json_object *item = json_new_object();
             json_add_name(item, "target", note->target, strlen(note->target));

@@ -2,6 +2,7 @@
 #include "restore/instant-note.h"
 
 #include <fcntl.h>
+#include <linux/btrfs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,9 @@ struct fs_uuid {
 void instant_note_release(struct instant_note *note)
 {
     free(note->target);
+    free(note->mount_point);
+    free(note->repo_url);
+    free(note->password_file);
     free(note->cache_dir);
     free(note->load_order);
     free(note->record_order);
@@ -49,16 +53,38 @@ void instant_note_vector_release_all(struct instant_note_vector *v)
     instant_note_vector_release(v);
 }
 
-/* "" when the file system has none, or the kernel does not tell. */
+/* "" when the file system has none, or the kernel does not tell; btrfs is asked in its own way. */
 static int read_fs_uuid(const char *target, char ret_uuid[FS_UUID_LEN_MAX + 1])
 {
     struct fs_uuid uuid = {0};
+    struct btrfs_ioctl_fs_info_args info = {0};
     CLEANUP_CLOSE int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return error_note_describe(-errno, "cannot open '%s'", target);
     *ret_uuid = '\0';
     if (ioctl(fd, GET_FS_UUID, &uuid) == 0 && uuid.len <= sizeof(uuid.uuid))
         hex_encode(uuid.uuid, uuid.len, ret_uuid);
+    else if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) == 0)
+        hex_encode(info.fsid, sizeof(info.fsid), ret_uuid);
+    return 0;
+}
+
+/* The directory that the target's file system is mounted on, by its name. */
+static int find_mount_point(const char *target, char **ret_path)
+{
+    struct statx st;
+    CLEANUP_FREE char *path = strdup(target);
+    if (!path)
+        return -ENOMEM;
+    for (;;) {
+        if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, 0, &st) < 0)
+            return error_note_describe(-errno, "cannot look at '%s'", path);
+        char *slash = strrchr(path, '/');
+        if ((st.stx_attributes & STATX_ATTR_MOUNT_ROOT) || !slash || path[1] == '\0')
+            break;
+        slash[slash == path] = '\0';
+    }
+    *ret_path = TAKE_PTR(path);
     return 0;
 }
 
@@ -68,6 +94,14 @@ static void note_name(uint64_t restore_id, char ret_name[NOTE_NAME_LEN + 1])
 {
     instant_id_format(restore_id, ret_name);
     memcpy(ret_name + INSTANT_ID_LEN, NOTE_SUFFIX, sizeof(NOTE_SUFFIX));
+}
+
+static char *read_absolute(struct json_reader *in, const char *key, enum json_need need)
+{
+    char *path = json_read_string(in, key, need, STRING_LEN_MAX);
+    if (path && *path != '/')
+        json_reader_fail(in, key, "is not an absolute path");
+    return path;
 }
 
 static int parse_note(const char *text, size_t len, const char *name, struct instant_note *ret_note)
@@ -80,7 +114,10 @@ static int parse_note(const char *text, size_t len, const char *name, struct ins
     struct json_reader in = {.object = object, .what = name};
     CLEANUP_FREE char *id = json_read_string(&in, "restore", JSON_MUST, INSTANT_ID_LEN);
     CLEANUP_FREE char *uuid = json_read_string(&in, "fs_uuid", JSON_MAY, FS_UUID_LEN_MAX);
-    note.target = json_read_string(&in, "target", JSON_MUST, STRING_LEN_MAX);
+    note.target = read_absolute(&in, "target", JSON_MUST);
+    note.mount_point = read_absolute(&in, "mount_point", JSON_MAY);
+    note.repo_url = json_read_string(&in, "repo", JSON_MAY, STRING_LEN_MAX);
+    note.password_file = read_absolute(&in, "password_file", JSON_MAY);
     note.cache_dir = json_read_string(&in, "cache_dir", JSON_MAY, STRING_LEN_MAX);
     note.load_order = json_read_string(&in, "load_order", JSON_MAY, STRING_LEN_MAX);
     note.record_order = json_read_string(&in, "record_order", JSON_MAY, STRING_LEN_MAX);
@@ -89,8 +126,6 @@ static int parse_note(const char *text, size_t len, const char *name, struct ins
         return error_note(-UMBRA_E_VERSION, "%s has another version than %u", name, NOTE_VERSION);
     if (id && instant_id_parse(id, &note.restore_id) < 0)
         json_reader_fail(&in, "restore", "is not the id of a restore");
-    if (note.target && *note.target != '/')
-        json_reader_fail(&in, "target", "is not an absolute path");
     if (in.error < 0)
         return in.error;
     if (uuid)
@@ -100,19 +135,26 @@ static int parse_note(const char *text, size_t len, const char *name, struct ins
     return 0;
 }
 
-static int format_note(const struct instant_config *config, char **ret_text)
+static int format_note(const struct instant_config *config, const char *password_file,
+                       char **ret_text)
 {
+    CLEANUP_FREE char *mount_point = NULL;
     CLEANUP(json_writer_release) struct json_writer w;
     char uuid[FS_UUID_LEN_MAX + 1], id[INSTANT_ID_LEN + 1];
     json_writer_init(&w);
     int r = read_fs_uuid(config->target, uuid);
+    if (r == 0)
+        r = find_mount_point(config->target, &mount_point);
     if (r < 0)
         return r;
     instant_id_format(config->restore_id, id);
     json_write_u64(&w, "version", NOTE_VERSION);
     json_write_string(&w, "restore", id);
     json_write_string(&w, "target", config->target);
+    json_write_string(&w, "mount_point", mount_point);
     json_write_string(&w, "fs_uuid", *uuid ? uuid : NULL);
+    json_write_string(&w, "repo", config->repo_url);
+    json_write_string(&w, "password_file", password_file);
     json_write_string(&w, "cache_dir", config->cache_dir);
     json_write_string(&w, "load_order", config->load_order);
     json_write_string(&w, "record_order", config->record_order);
@@ -137,12 +179,13 @@ static int make_note_dir(const char *dir)
     return 0;
 }
 
-int instant_note_write_in(const char *dir, const struct instant_config *config)
+int instant_note_write_in(const char *dir, const struct instant_config *config,
+                          const char *password_file)
 {
     CLEANUP(io_freep) struct io *io = NULL;
     CLEANUP_FREE char *text = NULL;
     char name[NOTE_NAME_LEN + 1];
-    int r = format_note(config, &text);
+    int r = format_note(config, password_file, &text);
     if (r == 0)
         r = make_note_dir(dir);
     if (r == 0)
@@ -235,9 +278,9 @@ int instant_note_list_in(const char *dir, struct instant_note_vector *ret_notes)
     return 0;
 }
 
-int instant_note_write(const struct instant_config *config)
+int instant_note_write(const struct instant_config *config, const char *password_file)
 {
-    return instant_note_write_in(INSTANT_NOTE_DIR, config);
+    return instant_note_write_in(INSTANT_NOTE_DIR, config, password_file);
 }
 
 int instant_note_remove(uint64_t restore_id)
@@ -278,7 +321,7 @@ int instant_note_look(const struct instant_note *note, enum instant_note_state *
     CLEANUP(instant_config_release) struct instant_config record = {0};
     char uuid[FS_UUID_LEN_MAX + 1];
     int r = read_fs_uuid(note->target, uuid);
-    if (r == -ENOENT || r == -ENOTDIR || (r == 0 && strcmp(uuid, note->fs_uuid) != 0)) {
+    if (r == -ENOENT || r == -ENOTDIR) {
         *ret_state = INSTANT_NOTE_AWAY;
         return 0;
     }
@@ -286,7 +329,9 @@ int instant_note_look(const struct instant_note *note, enum instant_note_state *
         r = instant_record_read(note->target, &record);
     if (r < 0 && r != -ENODATA)
         return r;
-    *ret_state = r == 0 && record.restore_id == note->restore_id ? INSTANT_NOTE_UNFINISHED
-                                                                 : INSTANT_NOTE_STALE;
+    if (r == 0 && record.restore_id == note->restore_id)
+        *ret_state = INSTANT_NOTE_UNFINISHED;
+    else
+        *ret_state = strcmp(uuid, note->fs_uuid) == 0 ? INSTANT_NOTE_STALE : INSTANT_NOTE_ELSEWHERE;
     return 0;
 }

@@ -7,17 +7,23 @@
  * and which sources and files root has named here, because a record on a file system that came from
  * elsewhere must not make us run commands, nor read or write files of this machine.  It is written
  * before the restore starts; whoever sees that the target has no record any more removes it.
+ *
+ * It lies in /etc because a generator of systemd reads it before anything but the root file system
+ * is mounted (docs/decisions/006-after-a-reboot.md).
  */
 #pragma once
 
 #include "restore/instant.h"
 
-#define INSTANT_NOTE_DIR "/var/lib/umbra/restores"
+#define INSTANT_NOTE_DIR "/etc/umbra/restores"
 #define FS_UUID_LEN_MAX  32u /* hex digits */
 
 struct instant_note {
     uint64_t restore_id;
     char *target;
+    char *mount_point;   /* of the target's file system; NULL: not known */
+    char *repo_url;      /* as in struct instant_config; NULL: not known */
+    char *password_file; /* absolute: where the passphrase came from; NULL: from no file */
     char fs_uuid[FS_UUID_LEN_MAX + 1];           /* of the target's file system; "": it has none */
     char *cache_dir, *load_order, *record_order; /* as in struct instant_config */
     struct string_vector sources;
@@ -30,11 +36,12 @@ void instant_note_vector_release_all(struct instant_note_vector *v);
 enum instant_note_state {
     INSTANT_NOTE_UNFINISHED, /* the target says the same */
     INSTANT_NOTE_STALE,      /* the target is there, and is not being restored by this one */
-    INSTANT_NOTE_AWAY,       /* the target is not there, or another file system is */
+    INSTANT_NOTE_AWAY,       /* the target is not there */
+    INSTANT_NOTE_ELSEWHERE,  /* in its place is a directory of another file system */
 };
 
-/* Durable on return; replaces an earlier note of the same restore. */
-_must_check_ int instant_note_write(const struct instant_config *config);
+/* Durable on return; replaces an earlier note of the same restore.  password_file may be NULL. */
+_must_check_ int instant_note_write(const struct instant_config *config, const char *password_file);
 /* One that is not there is fine. */
 _must_check_ int instant_note_remove(uint64_t restore_id);
 /* -ENOENT: there is none. */

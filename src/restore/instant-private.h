@@ -18,7 +18,8 @@ _must_check_ int instant_list_in(const char *dir, struct instant_running_vector 
 _must_check_ int control_server_start_in(const char *dir, uint64_t restore_id, control_fn fn,
                                          void *userdata, struct control_server **ret_server);
 
-_must_check_ int instant_note_write_in(const char *dir, const struct instant_config *config);
+_must_check_ int instant_note_write_in(const char *dir, const struct instant_config *config,
+                                       const char *password_file);
 _must_check_ int instant_note_remove_in(const char *dir, uint64_t restore_id);
 _must_check_ int instant_note_read_in(const char *dir, uint64_t restore_id,
                                       struct instant_note *ret_note);

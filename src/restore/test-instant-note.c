@@ -37,7 +37,7 @@ static void write_note(uint64_t id)
 {
     struct instant_config config = make_config(id);
     ASSERT_OK(string_vector_add(&config.sources, "exec:fetch"));
-    ASSERT_OK(instant_note_write_in(dir, &config));
+    ASSERT_OK(instant_note_write_in(dir, &config, "/pass"));
     string_vector_release_all(&config.sources);
 }
 
@@ -51,6 +51,9 @@ TEST(a_note_comes_back)
     ASSERT_EQ(note.restore_id, 0x77);
     ASSERT_STREQ(note.target, target);
     ASSERT_STREQ(note.cache_dir, "/cache");
+    ASSERT_STREQ(note.repo_url, "/repo");
+    ASSERT_STREQ(note.password_file, "/pass");
+    ASSERT_TRUE(strncmp(target, note.mount_point, strlen(note.mount_point)) == 0);
     ASSERT_EQ(note.sources.count, 1);
     ASSERT_STREQ(note.sources.items[0], "exec:fetch");
     ASSERT_ERR(instant_note_read_in(dir, 0x78, &none), -ENOENT);
@@ -162,7 +165,7 @@ TEST(another_file_system_is_not_the_target)
     ASSERT_OK(instant_note_read_in(dir, 11, &note));
     (void)snprintf(note.fs_uuid, sizeof(note.fs_uuid), "00112233445566778899aabbccddeeff");
     ASSERT_OK(instant_note_look(&note, &state));
-    ASSERT_EQ(state, INSTANT_NOTE_AWAY);
+    ASSERT_EQ(state, INSTANT_NOTE_ELSEWHERE);
 }
 
 TEST_MAIN()

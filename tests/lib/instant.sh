@@ -10,7 +10,7 @@
 #     world_end
 #
 # The script runs as the first process of pid and mount namespaces of its own, with a /run/umbra and a
-# /var/lib/umbra of its own: whatever happens, and when its time is over, the kernel kills everything
+# /etc/umbra of its own: whatever happens, and when its time is over, the kernel kills everything
 # in them, filter and hydrator included, so that nobody waits for ever and nothing stays mounted.  A
 # gate only ever stands before $V.
 #
@@ -32,9 +32,9 @@ world_begin() {
     FILEOP=$PROGRAMS/tests/instant/fileop
     INSTANT=$PROGRAMS/tests/instant/instant
     [ -x "$FILEOP" ] || fail "no program '$FILEOP'"
-    mkdir -p /run/umbra /var/lib/umbra
+    mkdir -p /run/umbra /etc/umbra
     mount -t tmpfs none /run/umbra
-    mount -t tmpfs none /var/lib/umbra
+    mount -t tmpfs none /etc/umbra
     make_images_dir
     export UMBRA_REPO="$T/repo"
 }
@@ -273,8 +273,12 @@ world_volume_again() {
 # Returns when nothing holds it any more.  The dead do for a while, with their clones of the mount, and
 # an xfs with the identity of one that is still mounted cannot be mounted.
 world_volume_off() {
-    local i
     umount "$V" || fail "cannot unmount '$V'"
+    world_volume_let_go
+}
+
+world_volume_let_go() {
+    local i
     for ((i = 0; i < 600; i++)); do
         losetup -j "$IMAGES/$FS.img" | grep -q . || return 0
         sleep 0.05

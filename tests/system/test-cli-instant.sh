@@ -12,7 +12,7 @@ set -euo pipefail
 world_begin 300 "$@"
 
 umbra() { timeout -k 1 60 "$UMBRA_BIN" --no-progress "$@"; }
-NOTES=/var/lib/umbra/restores
+NOTES=/etc/umbra/restores
 no_notes() { [ -z "$(ls -A $NOTES 2>/dev/null)" ] || fail "notes are left: $(ls $NOTES)"; }
 # within SECONDS COMMAND...: becomes true.
 within() {
