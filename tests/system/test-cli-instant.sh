@@ -154,7 +154,7 @@ mount -o loop "$IMAGES/$FS.img" "$T/elsewhere"
 mv "$T/repo" "$T/moved"
 rm $NOTES/*
 expect 0 umbra --repo "$T/moved" restore --resume \
-    --target "$T/elsewhere/t" --limit 500M
+    --target "$T/elsewhere/t" --limit 2M
 expect_text "$T/out" "^'$T/elsewhere/t' is usable after"
 mv "$T/moved" "$T/repo"
 expect 0 umbra wait --json
