@@ -54,6 +54,7 @@ static void read_numbers(struct json_reader *in, struct instant_status *s)
     s->demand_bytes = number(in, "demand_bytes");
     s->demand_p50_us = number(in, "demand_p50_us");
     s->demand_p99_us = number(in, "demand_p99_us");
+    s->crawlers = number(in, "crawlers");
     s->order_files = number(in, "order_files");
     s->order_ignored = number(in, "order_ignored");
     s->rate_bytes_per_s = number(in, "rate_bytes_per_s");

@@ -12,6 +12,7 @@ struct instant_status {
     uint64_t files_total, files_done, files_queued, files_failed;
     uint64_t bytes_total, bytes_done;
     uint64_t demand_requests, demand_waiting, demand_bytes, demand_p50_us, demand_p99_us;
+    uint64_t crawlers;
     uint64_t order_files, order_ignored;
     uint64_t rate_bytes_per_s, limit_bytes_per_s;
     bool eta_known;

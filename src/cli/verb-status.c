@@ -72,7 +72,7 @@ static void print_rate(const struct instant_status *s)
 
 static void print_demand(const struct instant_status *s)
 {
-    char requests[32], bytes[16], p50[32], p99[32], waiting[32];
+    char requests[32], bytes[16], p50[32], p99[32], waiting[32], crawlers[32];
     printf(LABEL "%s %s", "demand", format_count(s->demand_requests, requests),
            plural(s->demand_requests, "request", "requests"));
     if (s->demand_requests > 0)
@@ -82,6 +82,9 @@ static void print_demand(const struct instant_status *s)
     if (s->demand_waiting > 0)
         printf("; %s %s", format_count(s->demand_waiting, waiting),
                plural(s->demand_waiting, "waits", "wait"));
+    if (s->crawlers > 0)
+        printf("; %s %s through the tree, behind others", format_count(s->crawlers, crawlers),
+               plural(s->crawlers, "process goes", "processes go"));
     putchar('\n');
 }
 

@@ -2,19 +2,24 @@
 /*
  * The threads: who takes what from which queue.
  *
- *     demand       files with requests, first come first served
- *     background   1. files that were asked for by name, without regard to pauses and limits
- *                  2. the rest of large files somebody reads, and files behind those that were
- *                     opened ("wanted", the newest first)
- *                  3. those of the load order, if there is one
- *                  4. all others in the order of the catalog ("bulk"), which is the order in which
+ *     demand       files with requests, first come first served; those that only crawlers wait for
+ *                  (crawler.h) after all others, and by CRAWL_THREADS at most, so that a thread is
+ *                  soon free for somebody else.  Now and then one of them goes first: nobody
+ * starves. background   files that were asked for by name, without regard to pauses and limits; and
+ * then, each class before the next:
+ *                  1. the rest of files that somebody reads (the newest first)
+ *                  2. files beside and behind those in the catalog (the nearest first)
+ *                  3. the load order, if there is one
+ *                  4. what crawlers will come to
+ *                  5. all others in the order of the catalog ("bulk"), which is the order in which
  *                     they lie in the repository
  *     sync         files that are full
  *
  *     rate         samples for throttle.c, which says how fast the background may go
  *
  * The background fills one unit, lets go of the file, and looks again.  It stands still while
- * requests are being served, but for the floor of its rate, so that it always ends.
+ * requests are being served, but for the floor of its rate, so that it always ends.  For crawlers
+ * it does not: they would ask for each of the files that it does not bring.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,8 +30,12 @@
 #include "basic/log.h"
 #include "restore/hydrator-private.h"
 
+#define CRAWL_THREADS (DEMAND_THREADS / 2)
+#define CRAWL_TURN    8u /* so many files of others before one of a crawler */
 #define AHEAD_FIRST   16u
 #define AHEAD_MAX     1024u
+#define BEFORE_MAX    8u
+#define NEXT_MAX      (64u << 10) /* of a class */
 #define PASS_PAUSE_NS NSEC_PER_SEC
 #define IDLE_NS       (NSEC_PER_SEC / 10)
 
@@ -62,20 +71,52 @@ static uint64_t requeue_retries_locked(struct hydrator *h, uint64_t now)
 }
 
 /* The first file that has no owner; those that have one are served by it. */
-static struct file *take_demand_locked(struct hydrator *h)
+static struct file *take_queued_locked(struct file_queue *queue)
 {
-    while (h->demand_first) {
-        struct file *file = h->demand_first;
-        h->demand_first = file->queue_next;
-        if (!h->demand_first)
-            h->demand_last = &h->demand_first;
-        file->queued = false;
+    while (queue->first) {
+        struct file *file = queue->first;
+        queue->first = file->queue_next;
+        if (!queue->first)
+            queue->last = &queue->first;
+        file->queued = file->in_crawl = false;
         if (!file->busy && file->requests.first) {
             file->busy = true;
             return file;
         }
     }
     return NULL;
+}
+
+static struct file *take_demand_locked(struct hydrator *h, bool *ret_crawl)
+{
+    bool may_crawl = h->crawl.first && h->crawl_busy < CRAWL_THREADS;
+    struct file *file = NULL;
+
+    if (may_crawl && h->crawl_passed >= CRAWL_TURN)
+        file = take_queued_locked(&h->crawl);
+    *ret_crawl = file;
+    if (!file)
+        file = take_queued_locked(&h->demand);
+    if (!file && may_crawl) {
+        file = take_queued_locked(&h->crawl);
+        *ret_crawl = file;
+    }
+    h->crawl_passed = *ret_crawl ? 0 : h->crawl_passed + (h->crawl.first && file);
+    return file;
+}
+
+static void serve(struct hydrate_worker *worker, struct file *file, bool crawl)
+{
+    struct hydrator *h = worker->hydrator;
+
+    h->crawl_busy += crawl;
+    pthread_mutex_unlock(&h->lock);
+    bool others = file_serve(worker, file);
+    pthread_mutex_lock(&h->lock);
+    h->crawl_busy -= crawl;
+    if (others && file->ordinal != UINT64_MAX)
+        background_expect_locked(h, file);
+    file_release_locked(h, file);
 }
 
 void *demand_thread(void *data)
@@ -86,17 +127,12 @@ void *demand_thread(void *data)
     pthread_mutex_lock(&h->lock);
     while (!h->stopping) {
         uint64_t next_ns = requeue_retries_locked(h, now_ns());
-        struct file *file = take_demand_locked(h);
-        if (!file) {
+        bool crawl;
+        struct file *file = take_demand_locked(h, &crawl);
+        if (file)
+            serve(worker, file, crawl);
+        else
             wait_until(&h->demand_ready, &h->lock, next_ns);
-            continue;
-        }
-        pthread_mutex_unlock(&h->lock);
-        file_serve(worker, file);
-        pthread_mutex_lock(&h->lock);
-        if (file->ordinal != UINT64_MAX)
-            background_expect_locked(h, file);
-        file_release_locked(h, file);
     }
     pthread_mutex_unlock(&h->lock);
     return NULL;
@@ -109,10 +145,18 @@ static bool is_open_state(uint8_t state)
     return state == FILE_FRESH || state == FILE_TODO;
 }
 
-void background_want_locked(struct hydrator *h, uint64_t ordinal)
+/* Of too many, the older half is left to the bulk. */
+static void want_locked(struct hydrator *h, enum background_class class, uint64_t ordinal)
 {
-    if (ordinal < h->states.count && is_open_state(h->states.items[ordinal]) &&
-        ordinal_vector_push(&h->wanted, &ordinal) == 0)
+    struct ordinal_vector *next = &h->next[class];
+
+    if (ordinal >= h->states.count || !is_open_state(h->states.items[ordinal]))
+        return;
+    if (next->count >= NEXT_MAX) {
+        memmove(next->items, next->items + NEXT_MAX / 2, NEXT_MAX / 2 * sizeof(*next->items));
+        next->count = NEXT_MAX / 2;
+    }
+    if (ordinal_vector_push(next, &ordinal) == 0)
         pthread_cond_signal(&h->background_ready);
 }
 
@@ -123,35 +167,55 @@ void background_ask_locked(struct hydrator *h, uint64_t ordinal)
         pthread_cond_signal(&h->background_ready);
 }
 
+/* How many files just before that one are in the same directory. */
+static uint64_t count_before_locked(const struct hydrator *h, uint64_t ordinal, uint64_t max)
+{
+    uint64_t count = 0;
+
+    while (count < max && count < ordinal &&
+           h->directories.items[ordinal - count - 1] == h->directories.items[ordinal])
+        count++;
+    return count;
+}
+
 /* Whoever goes through a tree file by file finds more and more of what comes next already there:
  * the distance doubles with each file that he asks for near where he was. */
 void background_expect_locked(struct hydrator *h, const struct file *file)
 {
-    uint64_t ordinal = file->ordinal;
+    uint64_t ordinal = file->ordinal, before = 0;
 
-    if (ordinal + h->ahead < h->ahead_end || ordinal > h->ahead_end + AHEAD_MAX) {
+    if (ordinal >= h->directories.count)
+        return;
+    if (h->ahead == 0 || ordinal + h->ahead < h->ahead_end || ordinal > h->ahead_end + AHEAD_MAX) {
         h->ahead = AHEAD_FIRST;
         h->ahead_end = ordinal + 1;
+        before = count_before_locked(h, ordinal, BEFORE_MAX);
     } else {
         h->ahead = MIN(h->ahead * 2, AHEAD_MAX);
     }
+    for (uint64_t i = before; i > 0; i--)
+        want_locked(h, CLASS_BESIDE, ordinal - i);
     uint64_t from = MAX(h->ahead_end, ordinal + 1), to = ordinal + 1 + h->ahead;
     for (uint64_t i = MIN(to, h->states.count); i > from; i--)
-        background_want_locked(h, i - 1);
+        want_locked(h, CLASS_BESIDE, i - 1);
     h->ahead_end = MAX(to, from);
-    background_want_locked(h, ordinal); /* the rest of a large one comes before them */
+    want_locked(h, CLASS_REST, ordinal);
 }
 
-static bool take_wanted_locked(struct hydrator *h, uint64_t *ret_ordinal)
+/* The directory it is in, and more and more behind it. */
+void background_follow_locked(struct hydrator *h, struct crawler *crawler, uint64_t ordinal)
 {
-    while (h->wanted.count > 0) {
-        uint64_t ordinal = h->wanted.items[--h->wanted.count];
-        if (is_open_state(h->states.items[ordinal])) {
-            *ret_ordinal = ordinal;
-            return true;
-        }
+    bool near = ordinal + AHEAD_MAX >= crawler->end && ordinal <= crawler->end + AHEAD_MAX;
+
+    if (crawler->distance == 0 || !near) {
+        crawler->distance = AHEAD_FIRST;
+        crawler->next = ordinal - count_before_locked(h, ordinal, AHEAD_MAX);
+        crawler->end = ordinal + 1;
+    } else {
+        crawler->distance = MIN(crawler->distance * 2, AHEAD_MAX);
     }
-    return false;
+    crawler->end = MAX(crawler->end, ordinal + 1 + crawler->distance);
+    pthread_cond_signal(&h->background_ready);
 }
 
 static bool take_ordered_locked(struct hydrator *h, uint64_t *ret_ordinal)
@@ -159,6 +223,22 @@ static bool take_ordered_locked(struct hydrator *h, uint64_t *ret_ordinal)
     while (h->order && load_order_next(h->order, ret_ordinal)) {
         if (is_open_state(h->states.items[*ret_ordinal]))
             return true;
+    }
+    return false;
+}
+
+/* One crawler after the other, and each on its way through the catalog. */
+static bool take_crawled_locked(struct hydrator *h, uint64_t *ret_ordinal)
+{
+    for (size_t i = 0; i < CRAWLER_PROCESSES; i++) {
+        struct crawler *crawler = &h->crawlers.items[h->crawl_next++ % CRAWLER_PROCESSES];
+        while (crawler->crawls && crawler->next < MIN(crawler->end, h->states.count)) {
+            uint64_t ordinal = crawler->next++;
+            if (is_open_state(h->states.items[ordinal])) {
+                *ret_ordinal = ordinal;
+                return true;
+            }
+        }
     }
     return false;
 }
@@ -217,15 +297,38 @@ static struct file *take_asked_locked(struct hydrator *h)
     return NULL;
 }
 
-static struct file *take_background_locked(struct hydrator *h)
+/* Those that were begun or named, and then what the class finds by itself. */
+static bool take_of_class_locked(struct hydrator *h, enum background_class class,
+                                 uint64_t *ret_ordinal)
+{
+    struct ordinal_vector *next = &h->next[class];
+
+    while (next->count > 0) {
+        uint64_t ordinal = next->items[--next->count];
+        if (is_open_state(h->states.items[ordinal])) {
+            *ret_ordinal = ordinal;
+            return true;
+        }
+    }
+    switch (class) {
+    case CLASS_ORDER: return take_ordered_locked(h, ret_ordinal);
+    case CLASS_CRAWL: return take_crawled_locked(h, ret_ordinal);
+    case CLASS_BULK: return take_bulk_locked(h, ret_ordinal);
+    default: return false;
+    }
+}
+
+static struct file *take_background_locked(struct hydrator *h, enum background_class *ret_class)
 {
     uint64_t ordinal;
 
-    while (take_wanted_locked(h, &ordinal) || take_ordered_locked(h, &ordinal) ||
-           take_bulk_locked(h, &ordinal)) {
-        struct file *file = own_ordinal_locked(h, ordinal);
-        if (file)
-            return file;
+    for (enum background_class class = 0; class < CLASS_COUNT; class ++) {
+        while (take_of_class_locked(h, class, &ordinal)) {
+            struct file *file = own_ordinal_locked(h, ordinal);
+            *ret_class = class;
+            if (file)
+                return file;
+        }
     }
     return NULL;
 }
@@ -240,16 +343,18 @@ static uint64_t pause_locked(struct hydrator *h, struct hydrate_worker *worker)
         return 0;
     if (!h->background_on || h->paused)
         return NSEC_PER_SEC;
-    uint64_t wait_ns =
-        throttle_take(&h->throttle, worker->debt_bytes, h->demand_active > 0, now_ns());
+    uint64_t wait_ns = throttle_take(&h->throttle, worker->debt_bytes,
+                                     h->demand_active > h->crawl_active, now_ns());
     if (wait_ns == 0)
         worker->debt_bytes = 0;
     return wait_ns;
 }
 
+/* A file that is not full yet goes on in its class; one that was asked for is in its list still. */
 static void run_unit(struct hydrator *h, struct hydrate_worker *worker, struct file *file,
-                     bool asked)
+                     enum background_class class)
 {
+    bool asked = class == CLASS_COUNT;
     uint64_t bytes = 0;
 
     h->background_active++;
@@ -262,7 +367,7 @@ static void run_unit(struct hydrator *h, struct hydrate_worker *worker, struct f
     if (r < 0)
         set_state_locked(h, file->ordinal, FILE_FAILED);
     else if (r > 0 && !asked)
-        background_want_locked(h, file->ordinal);
+        want_locked(h, class, file->ordinal);
     file_release_locked(h, file);
 }
 
@@ -273,13 +378,13 @@ void *background_thread(void *data)
 
     pthread_mutex_lock(&h->lock);
     while (!h->stopping) {
+        enum background_class class = CLASS_COUNT;
         uint64_t wait_ns = 0;
         struct file *file = h->background_on ? take_asked_locked(h) : NULL;
-        bool asked = file;
         if (!file && (wait_ns = pause_locked(h, worker)) == 0)
-            file = take_background_locked(h);
+            file = take_background_locked(h, &class);
         if (file)
-            run_unit(h, worker, file, asked);
+            run_unit(h, worker, file, class);
         else
             wait_until(&h->background_ready, &h->lock,
                        now_ns() + (wait_ns > 0 ? wait_ns : IDLE_NS));

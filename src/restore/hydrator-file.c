@@ -138,13 +138,39 @@ struct file *file_get_locked(struct hydrator *h, const struct filter_handle *han
     return file;
 }
 
+static bool only_crawlers_wait(const struct file *file)
+{
+    for (const struct request *request = file->requests.first; request; request = request->next) {
+        if (!request->crawls)
+            return false;
+    }
+    return true;
+}
+
 void file_queue_locked(struct hydrator *h, struct file *file)
 {
+    file->in_crawl = only_crawlers_wait(file);
+    struct file_queue *queue = file->in_crawl ? &h->crawl : &h->demand;
+
     file->queued = true;
     file->queue_next = NULL;
-    *h->demand_last = file;
-    h->demand_last = &file->queue_next;
+    *queue->last = file;
+    queue->last = &file->queue_next;
     pthread_cond_signal(&h->demand_ready);
+}
+
+void file_promote_locked(struct hydrator *h, struct file *file)
+{
+    struct file **link = &h->crawl.first;
+
+    if (!file->in_crawl)
+        return;
+    while (*link != file)
+        link = &(*link)->queue_next;
+    *link = file->queue_next;
+    if (!*link)
+        h->crawl.last = link;
+    file_queue_locked(h, file);
 }
 
 void file_release_locked(struct hydrator *h, struct file *file)
@@ -520,6 +546,7 @@ static void answer(struct hydrator *h, const struct request *request, int error)
 
     pthread_mutex_lock(&h->lock);
     h->demand_active -= h->demand_active > 0;
+    h->crawl_active -= request->crawls && h->crawl_active > 0;
     h->demand_count++;
     note_latency_locked(h, now_ns() - request->received_ns);
     pthread_cond_broadcast(&h->background_ready);
@@ -623,7 +650,7 @@ static int serve_one(struct hydrate_worker *worker, struct file *file,
         *ret_verdict = VERDICT_RETRY;
     if (r < 0)
         return r;
-    if (request->filter.event != FILTER_TRUNCATE)
+    if (request->filter.event != FILTER_TRUNCATE && !request->crawls)
         order_note_demand(h, file);
     r = serve_loaded(worker, file, request, ret_verdict);
     if (r >= 0 && file->loaded && fill_is_complete(&file->fill) && file->truncator == 0)
@@ -659,9 +686,10 @@ static void put_off(struct hydrator *h, struct file *file, struct request *reque
     pthread_mutex_unlock(&h->lock);
 }
 
-void file_serve(struct hydrate_worker *worker, struct file *file)
+bool file_serve(struct hydrate_worker *worker, struct file *file)
 {
     struct hydrator *h = worker->hydrator;
+    bool others = false;
 
     for (;;) {
         enum verdict verdict;
@@ -670,6 +698,7 @@ void file_serve(struct hydrate_worker *worker, struct file *file)
         pthread_mutex_unlock(&h->lock);
         if (!request)
             break;
+        others = others || !request->crawls;
         int r = serve_one(worker, file, request, &verdict);
         if (r < 0 && verdict == VERDICT_RETRY) {
             put_off(h, file, request);
@@ -686,6 +715,7 @@ void file_serve(struct hydrate_worker *worker, struct file *file)
         set_state_locked(h, ordinal, FILE_TODO);
     file->fresh = false;
     pthread_mutex_unlock(&h->lock);
+    return others;
 }
 
 /* ---- the background ---- */

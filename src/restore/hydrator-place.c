@@ -26,6 +26,7 @@
 #include "basic/text.h"
 #include "restore/hydrator-private.h"
 #include "tree/exclude.h"
+#include "tree/key.h"
 
 #define DEPTH_MAX 4096u
 
@@ -70,6 +71,28 @@ static void add_to_digest(struct hydrator *h, const struct entry *e)
     }
 }
 
+/* The directory part of a key, which stands before its name. */
+static bool same_directory(const struct buffer *key, const struct entry *e)
+{
+    size_t name_len, last_len;
+
+    (void)key_name(e->key, e->key_len, &name_len);
+    (void)key_name(key->data, key->len, &last_len);
+    size_t len = e->key_len - name_len;
+    return key->len - last_len == len && memcmp(key->data, e->key, len) == 0;
+}
+
+static int plan_directory_locked(struct hydrator *h, const struct entry *e)
+{
+    uint32_t number = h->directories.count > 0 ? h->directories.items[h->directories.count - 1] : 0;
+
+    number += !same_directory(&h->last_key, e);
+    buffer_clear(&h->last_key);
+    buffer_put(&h->last_key, e->key, e->key_len);
+    int r = buffer_finish(&h->last_key);
+    return r < 0 ? r : directory_vector_push(&h->directories, &number);
+}
+
 static int plan_one(const struct entry *e, uint64_t *ret_ordinal, void *userdata)
 {
     struct hydrator *h = userdata;
@@ -80,7 +103,9 @@ static int plan_one(const struct entry *e, uint64_t *ret_ordinal, void *userdata
         return r;
     add_to_digest(h, e);
     pthread_mutex_lock(&h->lock);
-    r = state_vector_push(&h->states, &planned);
+    r = plan_directory_locked(h, e);
+    if (r >= 0)
+        r = state_vector_push(&h->states, &planned);
     if (r >= 0) {
         h->remaining++;
         h->bytes_total += data_bytes(e);

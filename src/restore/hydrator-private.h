@@ -13,6 +13,7 @@
 #include "filter/protocol.h"
 #include "repo/frame-cache.h"
 #include "repo/repository.h"
+#include "restore/crawler.h"
 #include "restore/fill.h"
 #include "restore/hydrator.h"
 #include "restore/load-order.h"
@@ -43,15 +44,31 @@ enum file_state {
 };
 DEFINE_VECTOR(state_vector, uint8_t);
 DEFINE_VECTOR(ordinal_vector, uint64_t);
+DEFINE_VECTOR(directory_vector, uint32_t);
+
+/* What the background takes first, see hydrator-background.c. */
+enum background_class {
+    CLASS_REST,
+    CLASS_BESIDE,
+    CLASS_ORDER,
+    CLASS_CRAWL,
+    CLASS_BULK,
+    CLASS_COUNT, /* none: it was asked for by name */
+};
 
 struct request {
     struct filter_request filter;
     uint64_t received_ns;
+    bool crawls; /* of a process that goes through the tree */
     struct request *next;
 };
 
 struct request_list {
     struct request *first, **last;
+};
+
+struct file_queue {
+    struct file *first, **last;
 };
 
 /* A file somebody works on, or worked on lately. */
@@ -62,7 +79,8 @@ struct file {
     struct request_list requests;
     struct file *queue_next; /* demand queue, or the retry list */
     struct file *filled_next;
-    bool queued;    /* in the demand queue or the retry list */
+    bool queued;    /* in one of the demand queues or the retry list */
+    bool in_crawl;  /* in the queue of those that only crawlers wait for */
     bool busy;      /* a thread owns it */
     bool in_filled; /* in the list of files to be synced */
     uint64_t retry_ns;
@@ -97,6 +115,7 @@ struct hydrator {
     bool resumed;
     _Atomic bool has_manifest;     /* an ordinal means what it meant when its file was made */
     crypto_generichash_state hash; /* of what was planned; the catalog's thread's own */
+    struct buffer last_key;        /* that was planned; the same */
     bool walk_needed;              /* some handles may be unknown */
 
     pthread_mutex_t lock;
@@ -110,19 +129,25 @@ struct hydrator {
     /* all guarded by lock */
     struct file **buckets;
     size_t bucket_count, file_count, idle_count;
-    struct file *demand_first, **demand_last;
+    struct file_queue demand, crawl; /* crawl: only crawlers wait for those */
+    unsigned crawl_busy;             /* threads that serve the latter */
+    unsigned crawl_passed;           /* files of others that went before its first one */
     struct file *retry_first;
-    unsigned demand_active; /* requests received and not answered */
+    unsigned demand_active, crawl_active; /* requests received and not answered; of crawlers */
+    struct crawler_table crawlers;
+    size_t crawl_next; /* whose turn it is in the background */
     struct file *filled_first;
     size_t filled_count;
     uint64_t filled_bytes, filled_since_ns;
-    struct state_vector states;   /* by ordinal */
-    uint64_t remaining;           /* files that are neither done nor gone */
-    struct ordinal_vector asked;  /* by name, to be filled at once */
-    struct ordinal_vector wanted; /* background, before the bulk; taken from the end */
-    struct load_order *order;     /* before the bulk; NULL: none */
-    uint64_t bulk_next;           /* ordinal */
-    uint64_t ahead, ahead_end;    /* how far, and up to which ordinal, files are wanted ahead */
+    struct state_vector states;          /* by ordinal */
+    uint64_t remaining;                  /* files that are neither done nor gone */
+    struct directory_vector directories; /* by ordinal: a number, the same as its neighbour's when
+                                            they are in the same directory */
+    struct ordinal_vector asked;         /* by name, to be filled at once */
+    struct ordinal_vector next[CLASS_COUNT]; /* those of each class that are known; from the end */
+    struct load_order *order;                /* NULL: none */
+    uint64_t bulk_next;                      /* ordinal */
+    uint64_t ahead, ahead_end; /* how far, and up to which ordinal, files are wanted ahead */
     struct throttle throttle;
     unsigned background_active; /* threads that fill or sync in the background */
     uint64_t pass_ns;           /* when the bulk may begin from the start again */
@@ -182,14 +207,16 @@ void access_of_request(const struct filter_request *request, const struct instan
 struct file *file_get_locked(struct hydrator *h, const struct filter_handle *handle);
 /* Under the lock: nobody works on it, and nobody waits for it. */
 bool file_is_idle(const struct file *file);
-/* Under the lock: behind the others that wait for a demand thread. */
+/* Under the lock: behind the others of its class that wait for a demand thread. */
 void file_queue_locked(struct hydrator *h, struct file *file);
+/* Under the lock: somebody has come who is no crawler. */
+void file_promote_locked(struct hydrator *h, struct file *file);
 /* Under the lock: not busy any more; queued again when requests have come meanwhile. */
 void file_release_locked(struct hydrator *h, struct file *file);
 /* The owner's.  Opens it and finds out what is missing.  -ENODATA: it is complete or gone. */
 _must_check_ int file_load(struct hydrator *h, struct file *file);
-/* Answers all requests of a file; the caller owns it. */
-void file_serve(struct hydrate_worker *worker, struct file *file);
+/* Answers all requests of a file; the caller owns it.  Returns whether any was no crawler's. */
+bool file_serve(struct hydrate_worker *worker, struct file *file);
 /* Fills at most one unit in the background.  1: there is more to do, 0: filled or gone. */
 _must_check_ int file_fill_unit(struct hydrate_worker *worker, struct file *file,
                                 uint64_t *ret_bytes);
@@ -202,12 +229,12 @@ void *demand_thread(void *worker);
 void *background_thread(void *worker);
 void *sync_thread(void *hydrator);
 void *rate_thread(void *hydrator);
+/* Under the lock: a crawler asks for that one, and will for those behind it. */
+void background_follow_locked(struct hydrator *h, struct crawler *crawler, uint64_t ordinal);
 /* Under the lock: files beside and behind that one are likely to be asked for. */
 void background_expect_locked(struct hydrator *h, const struct file *file);
 /* Under the lock: that one now, whatever the background may do else. */
 void background_ask_locked(struct hydrator *h, uint64_t ordinal);
-/* Under the lock: that one before the bulk. */
-void background_want_locked(struct hydrator *h, uint64_t ordinal);
 
 /* hydrator-order.c */
 /* Before the catalog is walked.  What cannot be read or written is told, and done without. */

@@ -187,6 +187,7 @@ static void add_status_locked(struct json_object *o, const struct hydrator *h)
     add_number(o, "demand_requests", h->demand_count);
     add_number(o, "demand_waiting", h->demand_active);
     add_number(o, "demand_bytes", h->demand_bytes);
+    add_number(o, "crawlers", crawler_count(&h->crawlers, now_ns()));
     add_number(o, "demand_p50_us", percentile_us(h, 50));
     add_number(o, "demand_p99_us", percentile_us(h, 99));
     if (h->order) {

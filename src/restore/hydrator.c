@@ -56,6 +56,8 @@
 
 #define CONFIG_LEN_MAX (16u << 20)
 #define RETRY_ALONE_S  5
+#define KNOWN_THREADS  1024u
+#define KNOWN_NS       (10 * NSEC_PER_SEC)
 
 /* ---- requests ---- */
 
@@ -78,16 +80,61 @@ static int receive(struct hydrator *h, struct request **ret_request)
     return r;
 }
 
+/* The process of a thread, by what is known of it: threads ask again and again.  A number may come
+ * to belong to another one, which is then taken for its predecessor for a moment. */
+static int32_t process_of(struct hydrator *h, int32_t tid)
+{
+    static struct known_thread {
+        int32_t tid, process;
+        uint64_t ns;
+    } known[KNOWN_THREADS]; /* the channel thread's own */
+    struct known_thread *slot = &known[(uint32_t)tid % KNOWN_THREADS];
+    char path[32], text[512];
+
+    if (tid <= 0)
+        return 0;
+    if (slot->tid == tid && now_ns() - slot->ns < KNOWN_NS)
+        return slot->process;
+    (void)snprintf(path, sizeof(path), "%d/status", tid);
+    CLEANUP_CLOSE int fd = openat(h->proc_fd, path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    text[MAX(n, (ssize_t)0)] = '\0';
+    const char *line = strstr(text, "\nTgid:\t");
+    int32_t process = line ? (int32_t)strtol(line + strlen("\nTgid:\t"), NULL, 10) : tid;
+    *slot = (struct known_thread){.tid = tid, .process = process, .ns = now_ns()};
+    return process;
+}
+
+/* The mark that the filter saw is a hint, and good enough here. */
+static void note_process_locked(struct hydrator *h, struct request *request, int32_t process)
+{
+    uint64_t ordinal = request->filter.pending.ordinal;
+
+    if (process <= 0 || ordinal >= h->directories.count)
+        return;
+    struct crawler *crawler =
+        crawler_note(&h->crawlers, process, h->directories.items[ordinal], request->received_ns);
+    request->crawls = crawler->crawls;
+    if (request->crawls)
+        background_follow_locked(h, crawler, ordinal);
+}
+
 static int enqueue(struct hydrator *h, struct request *request)
 {
+    int32_t process = process_of(h, request->filter.tid);
+
     pthread_mutex_lock(&h->lock);
+    note_process_locked(h, request, process);
     struct file *file = file_get_locked(h, &request->filter.handle);
     if (file) {
         *file->requests.last = request;
         file->requests.last = &request->next;
         h->demand_active++;
+        h->crawl_active += request->crawls;
         if (!file->busy && !file->queued)
             file_queue_locked(h, file);
+        else if (!request->crawls)
+            file_promote_locked(h, file);
     }
     pthread_mutex_unlock(&h->lock);
     return file ? 0 : -ENOMEM;
@@ -100,7 +147,7 @@ static void note_lost_filter(struct hydrator *h)
     pthread_mutex_lock(&h->lock);
     bool early = !h->stopping;
     h->lost = true;
-    h->demand_active = 0; /* nobody is told any more */
+    h->demand_active = h->crawl_active = 0; /* nobody is told any more */
     pthread_cond_broadcast(&h->background_ready);
     pthread_mutex_unlock(&h->lock);
     if (early)
@@ -372,7 +419,8 @@ static int hydrator_init(struct hydrator *h)
     h->tree_fd = HYDRATOR_TREE_FD;
     h->report_fd = HYDRATOR_REPORT_FD;
     h->start_ns = now_ns();
-    h->demand_last = &h->demand_first;
+    h->demand.last = &h->demand.first;
+    h->crawl.last = &h->crawl.first;
     (void)pthread_mutex_init(&h->lock, NULL);
     init_condition(&h->demand_ready);
     init_condition(&h->background_ready);

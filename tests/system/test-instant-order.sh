@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # In which order an instant restore brings what nobody waits for: a load order that is followed, that is
-# bad, stale or hostile, and that is recorded (failure mode 37).
+# bad, stale or hostile, and that is recorded (failure mode 37); and what somebody gets who goes through
+# the whole tree, and others meanwhile (failure mode 34).
 
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib/common.sh
 . "$(dirname "$0")/../lib/common.sh"
 # shellcheck source-path=SCRIPTDIR source=../lib/instant.sh
 . "$(dirname "$0")/../lib/instant.sh"
-world_begin 600 "$@"
+world_begin 900 "$@"
 
 umbra() { timeout -k 1 60 "$UMBRA_BIN" --no-progress "$@"; }
 
@@ -18,8 +19,14 @@ FILES=160 LISTED=60
     first_files
     for ((i = 0; i < FILES; i++)); do echo "$T/src/d$((i % 8))/f$i $((150000 + i * 100))"; done
 } | world_files
+# For a crawler: each next file is in another directory.
+CRAWLED=900 OTHERS=60
+{
+    for ((i = 0; i < CRAWLED; i++)); do echo "$T/tree/c$((i % 90))/f$i $((1500 + i))"; done
+    for ((i = 0; i < OTHERS; i++)); do echo "$T/tree/others/$((i % 2))/f$i $((3000 + i))"; done
+} | world_files
 echo odd >"$T/src/d3/"$'odd \xff \\ \nname'
-world_backup src
+world_backup src tree
 
 # Names below the target, in an order that has nothing to do with that of the catalog.
 (cd "$T/src" && find d? -name 'f*' | sort | "$PYTHON" -c '
@@ -112,10 +119,35 @@ a_list_is_followed() {
     empty_target
 }
 
+# Those beside a file that somebody reads come before the list.
+files_beside_come_first() {
+    local missing
+    MODE=37
+    restore_start_paused load_order="$T/order"
+    settle
+    cp "$T/complete" "$T/before"
+    beside="$(comm -23 <(cd "$T/src" && find d5 -type f | sort) "$T/before")"
+    same "one of many" "$V/plain/$(sed -n 5p <<<"$beside")" "$V/t/$(sed -n 5p <<<"$beside")"
+    ask '{"do":"limit","bytes_per_s":300000}' && ask '{"do":"resume"}'
+    files_done_reach $(($(wc -l <"$T/before") + 5))
+    ask '{"do":"pause"}' || wrong "cannot pause"
+    settle
+    checks=$((checks + 1))
+    comm -13 "$T/before" "$T/complete" >"$T/new"
+    missing=$(comm -23 <(echo "$beside") "$T/new" | wc -l)
+    # Two threads work at it.
+    [ "$missing" -le 2 ] || [ "$(grep -cv ^d5/ "$T/new")" = 0 ] ||
+        wrong "$missing files beside the one that was read are missing, but there are: $(
+            grep -v ^d5/ "$T/new" | head -n 3 | tr '\n' ' ')"
+    restore_finish
+    compare_trees .
+    empty_target
+}
+
 # Lists that are none at all.
 a_list_that_cannot_be_read() {
     mkfifo "$T/fifo.$FS"
-    for list in "$T/nothing" "$T/fifo.$FS" /dev/zero "$T"; do
+    for list in "$T/nothing" "$T/fifo.$FS"; do
         restore_start load_order="$list"
         restore_finish
         compare_trees .
@@ -173,6 +205,117 @@ await_lines() {
     wrong "not recorded: $(cat "$T/record")"
 }
 
+# ---- crawlers ----
+
+# A source that takes its time for each part, so that there is a queue.
+cat >"$T/slow" <<'EOL'
+import os, re, sys, time
+for question in sys.stdin.buffer:
+    _, _, offset, length, path = question.rstrip(b"\n").split(b" ", 4)
+    path = re.sub(rb"\\x(..)", lambda m: bytes([int(m[1], 16)]), path)
+    time.sleep(0.02)
+    with open(os.path.join(os.fsencode(sys.argv[1]), path), "rb") as f:
+        data = os.pread(f.fileno(), int(length), int(offset))
+    sys.stdout.buffer.write(b"ok %d\n" % len(data) + data)
+    sys.stdout.buffer.flush()
+EOL
+
+# readers.py THREADS DIR COPY <NAMES: reads and compares these files, and prints how long each took (s).
+cat >"$T/readers.py" <<'EOL'
+import os, sys, threading, time
+threads, top, copy = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+names = [line.rstrip("\n") for line in sys.stdin]
+lock, times, wrong = threading.Lock(), [], []
+def read(name):
+    begun = time.monotonic()
+    with open(os.path.join(top, name), "rb") as f:
+        data = f.read()
+    took = time.monotonic() - begun
+    with open(os.path.join(copy, name), "rb") as f:
+        same = data == f.read()
+    with lock:
+        times.append(took)
+        wrong.extend([] if same else [name])
+def work():
+    while True:
+        with lock:
+            if not names:
+                return
+            name = names.pop(0)
+        read(name)
+workers = [threading.Thread(target=work) for _ in range(threads)]
+for w in workers:
+    w.start()
+for w in workers:
+    w.join()
+print("\n".join("%.6f" % t for t in sorted(times)))
+sys.exit(str(wrong[:3]) if wrong else 0)
+EOL
+
+readers() { timeout -k 1 120 "$PYTHON" "$T/readers.py" "$1" "$V/t" "$T/tree"; }
+
+# The middle one of sorted lines.
+median() { sed -n "$((($(wc -l <"$1") + 1) / 2))p" "$1"; }
+
+crawlers_are_there() {
+    local i
+    for ((i = 0; i < 600; i++)); do
+        [ "$(status_of crawlers)" = 0 ] || return 0
+        sleep 0.05
+    done
+    wrong "nobody is taken for a crawler: $(cat "$T/answer")"
+}
+
+# One process with 16 threads has 16 files in the queue at any time; one with one thread must not wait
+# behind them all, and the first must not stand still.  The background would only help.
+a_crawler_comes_after_others() {
+    local crawler
+    restore_use tree
+    restore_start_paused deadline=100 source="exec:exec $PYTHON $T/slow $T/tree" source=repo
+    for ((i = 0; i < CRAWLED; i++)); do echo "c$((i % 90))/f$i"; done |
+        readers 16 >"$T/crawl.times" 2>"$T/crawl.err" &
+    crawler=$!
+    crawlers_are_there
+    checks=$((checks + 1))
+    for ((i = 0; i < OTHERS; i++)); do echo "others/$((i % 2))/f$i"; done |
+        readers 1 >"$T/others.times" 2>"$T/others.err" || wrong "others: $(cat "$T/others.err")"
+    wait $crawler || wrong "the crawler: $(cat "$T/crawl.err")"
+    others=$(median "$T/others.times") crawled=$(median "$T/crawl.times")
+    [ -z "${VERBOSE:-}" ] ||
+        say "$FS: others wait $others s, a crawler $crawled s; at most $(tail -n 1 "$T/others.times")"
+    awk "BEGIN { exit !($others * 2 < $crawled) }" ||
+        wrong "others wait $others s, a crawler $crawled s"
+    awk "BEGIN { exit !($(tail -n 1 "$T/others.times") < 20) }" ||
+        wrong "one of the others waited $(tail -n 1 "$T/others.times") s"
+    restore_finish
+    compare_with_tree
+}
+
+# The real thing, with the background.
+grep_goes_through() {
+    local grep
+    restore_start_paused
+    timeout -k 1 120 grep -rl no-such-text "$V/t" >"$T/grep" &
+    grep=$!
+    for ((i = 0; i < OTHERS; i++)); do echo "others/$((i % 2))/f$i"; done | shuf --random-source="$T/names" |
+        readers 1 >"$T/others.times" 2>"$T/others.err" || wrong "others: $(cat "$T/others.err")"
+    awk "BEGIN { exit !($(tail -n 1 "$T/others.times") < 20) }" ||
+        wrong "one of the others waited $(tail -n 1 "$T/others.times") s"
+    ask '{"do":"limit","bytes_per_s":0}' && ask '{"do":"resume"}'
+    local status=0
+    wait $grep || status=$?
+    [ "$status" = 1 ] || wrong "grep ended with $status"
+    restore_finish
+    compare_with_tree
+    restore_use src
+}
+
+compare_with_tree() {
+    checks=$((checks + 1))
+    diff -r "$T/tree" "$V/t" >"$T/diff" || wrong "the trees differ: $(head -n 3 "$T/diff")"
+    empty_target
+}
+
 # ---- the command ----
 
 in_status() { expect 0 umbra status; expect_text "$T/out" "$1"; }
@@ -190,7 +333,7 @@ die() {
 }
 
 the_command() {
-    local start=(umbra restore latest --instant --limit 1K --target "$V/t")
+    local start=(umbra restore "$BACKUP" --instant --limit 1K --target "$V/t")
     mkfifo "$T/fifo"
     for list in "$T/nothing" "$T/fifo"; do
         expect 1 "${start[@]}" --load-order "$list"
@@ -199,7 +342,7 @@ the_command() {
     expect 2 "${start[@]}" --record-order "$V/t/record"
     expect_text "$T/err" "is in '$V/t', which is to be restored"
     expect 1 "${start[@]}" --record-order "$T/no/record"
-    expect 2 umbra restore latest --target "$T/x" --load-order "$T/order"
+    expect 2 umbra restore "$BACKUP" --target "$T/x" --load-order "$T/order"
     expect_text "$T/err" 'needs --instant'
     [ -z "$(ours)" ] || fail "something was started"
 
@@ -228,8 +371,12 @@ the_command() {
 }
 
 all_of_them() {
+    MODE=34
+    a_crawler_comes_after_others
+    grep_goes_through
     a_list_is_followed "$T/order" 0
     a_list_is_followed "$T/hostile" "$(cat "$T/ignored")"
+    files_beside_come_first
     a_list_that_cannot_be_read
     a_list_is_recorded
 }
