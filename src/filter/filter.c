@@ -167,7 +167,7 @@ static bool serve_once(struct filter *f)
 static bool replace_keeper(struct filter *f)
 {
     log_warning("the keeper has been killed; making a new one");
-    (void)process_is_dead(FD_PIDFD_KEEPER);
+    (void)process_is_dead(FD_PIDFD_KEEPER, NULL);
     table_close_strays(f->table);
     pid_t pid = process_clone(true, FD_PIDFD_KEEPER);
     if (pid < 0) {

@@ -10,15 +10,21 @@
  *
  * A new hydrator gets a new socket pair, and starts only when the filter has read the old one to
  * its end: the last thing that the old one said may have been FILTER_FINISH.
+ *
+ * A hydrator whose program cannot be run, for want of a library say, has done nothing.  After a few
+ * tries whoever waits for the report is told.  As long as the target has no record, there is no
+ * placeholder either, and the gate goes; else readers wait, and it is tried again for ever.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +35,7 @@
 #include "filter/filterd.h"
 #include "filter/gate-lock.h"
 #include "filter/process.h"
+#include "filter/protocol.h"
 
 #define NSEC_PER_MSEC UINT64_C(1000000)
 
@@ -36,7 +43,8 @@
 #define HYDRATOR_LONG_NS    (10 * NSEC_PER_SEC)  /* a life that long is a success */
 #define CHANNEL_BUFFER_LEN  (16 * 1024 * 1024)
 #define REGISTER_PAUSE_NSEC 100000
-#define EXIT_NO_PROGRAM     127
+#define EXIT_NO_PROGRAM     127 /* what the dynamic linker says, too */
+#define NO_PROGRAM_MAX      4u
 
 static const unsigned pauses_ms[] = {0, 100, 500, 1000, 5000};
 
@@ -47,6 +55,7 @@ struct keeper {
     uint64_t hydrator_started_ns;
     uint64_t hydrator_due_ns; /* when the next one may start */
     unsigned failures;        /* short lives in a row */
+    unsigned no_program;      /* those in a row that did not even begin */
 };
 
 /* ---- the filter ---- */
@@ -174,15 +183,33 @@ static void schedule_hydrator(struct keeper *k, bool was_long)
     k->hydrator_due_ns = clock_monotonic_ns() + pause_ms * NSEC_PER_MSEC;
 }
 
+static void report_no_program(const struct keeper *k)
+{
+    uint32_t not = FINISH_NOT;
+    uint64_t one = 1;
+
+    log_error("'%s' cannot be run", k->d->hydrator_path);
+    (void)dprintf(FD_REPORT, "'%s' cannot be run: it ends with status %d, as without a library\n",
+                  k->d->hydrator_path, EXIT_NO_PROGRAM);
+    if (fgetxattr(FD_TREE, FILTER_RECORD_XATTR, NULL, 0) >= 0 || errno != ENODATA)
+        return;
+    if (atomic_compare_exchange_strong(&k->d->table->finish, &not, FINISH_SAID))
+        IGNORE_RESULT(write(FD_WAKE_FILTER, &one, sizeof(one)));
+}
+
 static void tend_hydrator(struct keeper *k)
 {
     struct table *table = k->d->table;
     uint64_t now_ns = clock_monotonic_ns();
+    int status;
 
     if (k->has_hydrator) {
-        if (!process_is_dead(FD_PIDFD_HYDRATOR))
+        if (!process_is_dead(FD_PIDFD_HYDRATOR, &status))
             return;
         k->has_hydrator = false;
+        k->no_program = status == EXIT_NO_PROGRAM ? k->no_program + 1 : 0;
+        if (k->no_program == NO_PROGRAM_MAX)
+            report_no_program(k);
         if (atomic_load(&table->finish) == FINISH_NOT)
             log_warning("the hydrator has ended; readers wait for the next one");
         schedule_hydrator(k, now_ns - k->hydrator_started_ns >= HYDRATOR_LONG_NS);
@@ -231,7 +258,7 @@ static enum role leave(void)
 {
     struct pollfd fd = {.fd = FD_PIDFD_HYDRATOR, .events = POLLIN};
 
-    while (!process_is_dead(FD_PIDFD_HYDRATOR))
+    while (!process_is_dead(FD_PIDFD_HYDRATOR, NULL))
         (void)poll(&fd, 1, -1);
     gate_unlock();
     log_info("the restore is complete, the gate is gone");
@@ -245,10 +272,10 @@ enum role keeper_run(struct filterd *d)
     int r = process_begin("umbra-keeper", FD_PIDFD_KEEPER);
     if (r < 0)
         log_warning("%s", error_text(r));
-    k.has_hydrator = !process_is_dead(FD_PIDFD_HYDRATOR);
+    k.has_hydrator = !process_is_dead(FD_PIDFD_HYDRATOR, NULL);
     k.hydrator_started_ns = clock_monotonic_ns();
     for (;;) {
-        bool has_filter = !process_is_dead(FD_PIDFD_FILTER);
+        bool has_filter = !process_is_dead(FD_PIDFD_FILTER, NULL);
         if (!has_filter && atomic_load(&d->table->finish) == FINISH_DONE)
             return leave();
         if (!has_filter && clock_monotonic_ns() - k.filter_started_ns >= FILTER_PAUSE_NS) {
@@ -256,7 +283,7 @@ enum role keeper_run(struct filterd *d)
                 log_warning("the filter has been killed; readers wait for the next one");
             if (start_filter(&k) == ROLE_FILTER)
                 return ROLE_FILTER;
-            has_filter = !process_is_dead(FD_PIDFD_FILTER);
+            has_filter = !process_is_dead(FD_PIDFD_FILTER, NULL);
         }
         tend_hydrator(&k);
         wait_for_work(&k, has_filter);

@@ -51,14 +51,16 @@ int process_begin(const char *name, int pidfd_role)
     return 0;
 }
 
-bool process_is_dead(int pidfd_role)
+bool process_is_dead(int pidfd_role, int *ret_status)
 {
     struct pollfd poll_fd = {.fd = pidfd_role, .events = POLLIN};
-    siginfo_t info;
+    siginfo_t info = {0};
 
     if (poll(&poll_fd, 1, 0) != 1)
         return false;
-    (void)waitid(P_PIDFD, (id_t)pidfd_role, &info, WEXITED | WNOHANG);
+    int r = waitid(P_PIDFD, (id_t)pidfd_role, &info, WEXITED | WNOHANG);
+    if (ret_status)
+        *ret_status = r == 0 && info.si_code == CLD_EXITED ? info.si_status : -1;
     return true;
 }
 

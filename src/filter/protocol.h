@@ -38,6 +38,9 @@ enum {
     HYDRATOR_GROUP_FD = 7,
 };
 
+/* What a target carries from before its first placeholder is made until after the last is gone. */
+#define FILTER_RECORD_XATTR "trusted.umbra.restore"
+
 #define FILTER_HANDLE_MAX 64u /* bytes of a file handle; ext4 8, xfs 24, btrfs 40 at most */
 #define FILTER_COMM_LEN   16u
 

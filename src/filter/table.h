@@ -27,7 +27,7 @@ enum slot_state {
 
 enum table_finish {
     FINISH_NOT = 0,
-    FINISH_SAID = 1, /* the hydrator said FILTER_FINISH */
+    FINISH_SAID = 1, /* the hydrator said FILTER_FINISH, or there is none */
     FINISH_DONE = 2, /* no mark is left, and the group is closed */
 };
 
@@ -46,7 +46,7 @@ struct table {
     uint64_t restore_id;
     uint64_t volume_magic;         /* statfs.f_type */
     _Atomic uint64_t sequence;     /* the last one used; only the filter changes it */
-    _Atomic uint32_t finish;       /* enum table_finish; only the filter changes it */
+    _Atomic uint32_t finish;       /* enum table_finish; the filter's, see keeper.c */
     _Atomic uint32_t channel;      /* which socket pair FD_CHANNEL is; only the keeper changes it */
     _Atomic uint32_t channel_over; /* the last one that the filter has read to its end */
     _Atomic uint32_t slots_end;    /* from here on a slot has never been anything but free */

@@ -13,6 +13,7 @@
 
 #include "basic/progress.h"
 #include "basic/vector.h"
+#include "filter/protocol.h"
 #include "repo/backup-object.h"
 
 #define INSTANT_DEADLINE_S_DEFAULT 120u
@@ -23,7 +24,7 @@
 
 /* What the target directory carries, as JSON without the passphrase, from before the first
  * placeholder is made until the last one is complete: enough to go on after a reboot. */
-#define INSTANT_XATTR "trusted.umbra.restore"
+#define INSTANT_XATTR FILTER_RECORD_XATTR
 
 enum instant_phase {
     INSTANT_PLACING,   /* placeholders are being made */
