@@ -27,7 +27,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define TIME_MAX_S   20
+#define TIME_MAX_S   60
 #define BLOCK        65536u
 #define STATUS_SKIP  77
 #define STATUS_USAGE 2

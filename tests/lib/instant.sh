@@ -58,12 +58,13 @@ wrong() {
     warn "FAIL: mode $MODE on $FS: $*"
 }
 
-# right WORDS COMMAND...: the command has to succeed, within 20 s.
+# right WORDS COMMAND...: the command has to succeed, within a minute: a busy machine may stand still
+# for half of that.
 right() {
     local words=$1 status=0
     shift
     checks=$((checks + 1))
-    timeout -k 1 20 "$@" >"$T/right" 2>&1 || status=$?
+    timeout -k 1 60 "$@" >"$T/right" 2>&1 || status=$?
     [ "$status" = 0 ] && return 0
     [ "$status" = 124 ] && words="$words: took too long"
     wrong "$words: $(tail -n 3 "$T/right" | tr '\n' ' ')"
@@ -197,8 +198,9 @@ nobody_waits() { [ "$(status_of demand_waiting)" = 0 ]; }
 # A copy of the repository without contents: all that can be had comes from a command, which does as
 # "$T/mood" says: good, slow SECONDS, without FILE, down, dead, none, wrong.
 MOODY=
+# moody_source TREE
 moody_source() {
-    local tree=${1:-src} pack
+    local pack
     FULL_REPO=$UMBRA_REPO UMBRA_REPO=$T/hollow
     cp -a "$FULL_REPO" "$UMBRA_REPO"
     # The kind of a pack is in its eleventh byte: 1 is data.
@@ -228,7 +230,7 @@ while IFS= read -r question; do
 done
 END
     chmod +x "$T/moody"
-    MOODY="exec:exec $T/moody $T $T/$tree"
+    MOODY="exec:exec $T/moody $T $T/$1"
     mood good
 }
 
@@ -321,12 +323,16 @@ restore_start_paused() {
     ask '{"do":"pause"}' || fail "cannot pause: $(cat "$T/answer.err")"
 }
 
-# signal NAME COMM: to all processes of ours with that name.
+# signal NAME COMM: to all processes of ours with that name.  Who is told to stop has, afterwards.
 signal() {
-    local pids
+    local pids pid
     pids=$(ours "$2")
     # shellcheck disable=SC2086 # one word each
     [ -z "$pids" ] || kill "-$1" $pids 2>/dev/null || true
+    [ "$1" = STOP ] || return 0
+    for pid in $pids; do
+        while cat "/proc/$pid/task"/*/stat 2>/dev/null | grep -q ') [^TZX] '; do sleep 0.01; done
+    done
 }
 
 ask() { timeout -k 1 30 "$INSTANT" ask "$ID" "$1" >"$T/answer" 2>"$T/answer.err"; }

