@@ -41,6 +41,7 @@ static const struct verb *const verbs[] = {
     &verb_pause,
     &verb_resume,
     &verb_cancel,
+    &verb_limit,
     &verb_hydrate,
     &verb_check,
 };

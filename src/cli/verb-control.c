@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* umbra pause, resume, cancel, hydrate: telling an instant restore what to do */
+/* umbra pause, resume, cancel, limit, hydrate: telling an instant restore what to do */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "basic/error.h"
+#include "basic/text.h"
 #include "cli/instant.h"
 
 struct control_values {
@@ -55,6 +56,51 @@ static int run_cancel(struct cli *cli, void *values, char **words, int word_coun
     (void)word_count;
     return tell(cli, values, "cancel",
                 "cancelled: what nobody has used is removed, the rest is completed");
+}
+
+/* ---- limit ---- */
+
+static int parse_rate(const char *word, uint64_t *ret_rate)
+{
+    if (strcmp(word, "none") == 0) {
+        *ret_rate = 0;
+        return 0;
+    }
+    if (text_parse_bytes(word, ret_rate) < 0 || *ret_rate < KIB || *ret_rate > CLI_LIMIT_MAX)
+        return error_note(-UMBRA_E_USAGE,
+                          "bad rate '%s': expected bytes a second, as in 50M, or none", word);
+    return 0;
+}
+
+static void print_limit(const struct cli *cli, struct json_object *response, uint64_t rate)
+{
+    char text[16];
+    if (cli->json)
+        json_print(response);
+    else if (!cli->quiet && rate == 0)
+        puts("the background has no limit");
+    else if (!cli->quiet)
+        printf("the background brings %s/s at most\n", text_format_bytes(rate, text));
+}
+
+static int run_limit(struct cli *cli, void *values, char **words, int word_count)
+{
+    const struct control_values *v = values;
+    CLEANUP(instant_choice_release) struct instant_choice choice = {0};
+    CLEANUP_JSON struct json_object *request = instant_request("limit");
+    CLEANUP_JSON struct json_object *response = NULL;
+    uint64_t rate = 0;
+    (void)word_count;
+    int r = parse_rate(words[0], &rate);
+    json_add_uint(request, "bytes_per_s", rate);
+    if (r == 0)
+        r = instant_choose(v->target, &choice);
+    if (r == 0)
+        r = instant_send(choice.socket_path, request, &response);
+    if (r < 0)
+        return r;
+    print_limit(cli, response, rate);
+    return EXIT_DONE;
 }
 
 /* ---- hydrate ---- */
@@ -154,6 +200,17 @@ const struct verb verb_cancel = {
     .options = control_options,
     .values_size = sizeof(struct control_values),
     .run = run_cancel,
+};
+
+const struct verb verb_limit = {
+    .name = "limit",
+    .synopsis = "RATE",
+    .summary = "change how much an instant restore may bring in the background",
+    .options = control_options,
+    .values_size = sizeof(struct control_values),
+    .words_min = 1,
+    .words_max = 1,
+    .run = run_limit,
 };
 
 const struct verb verb_hydrate = {

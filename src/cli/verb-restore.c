@@ -13,7 +13,6 @@
 #include "restore/restore.h"
 
 #define THREADS_MAX 256
-#define LIMIT_MAX   (1024 * GIB)
 
 struct restore_values {
     const char *target;
@@ -47,7 +46,7 @@ static const struct option_spec restore_options[] = {
              "the background"},
     {0, "limit", OPTION_BYTES, VALUE(limit_bytes_per_s), .arg = "RATE",
      .help = "with --instant: bytes a second that the background may take", .min = KIB,
-     .max = LIMIT_MAX},
+     .max = CLI_LIMIT_MAX},
     {0, "idle", OPTION_FLAG, VALUE(idle),
      .help = "with --instant: the background works while nobody else uses the disk"},
     {0, "deadline", OPTION_NUMBER, VALUE(deadline_s), .arg = "SECONDS",

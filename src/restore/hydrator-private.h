@@ -154,6 +154,7 @@ struct hydrator {
     bool background_on, paused, cancelled;
     uint64_t filling_ns; /* when the background began; 0: not yet */
     enum instant_phase phase;
+    bool waiting; /* for the repository, before anything else */
     uint64_t clock;
 
     /* hydrator-order.c; guarded by lock */

@@ -175,7 +175,7 @@ static void add_status_locked(struct json_object *o, const struct hydrator *h)
     add_text(o, "restore", id);
     add_text(o, "target", h->config.target);
     add_text(o, "backup", h->config.backup_id);
-    add_text(o, "phase", phase_names[h->phase]);
+    add_text(o, "phase", h->waiting ? "waiting for the repository" : phase_names[h->phase]);
     json_object_object_add(o, "paused", json_object_new_boolean(h->paused));
     add_text(o, "degraded", h->degraded);
     add_number(o, "files_total", h->states.count);
@@ -267,6 +267,11 @@ static int do_hydrate(struct hydrator *h, struct json_object *request, struct js
     struct json_reader in = {.object = request, .what = "the request"};
     uint64_t total = 0;
 
+    pthread_mutex_lock(&h->lock);
+    bool waiting = h->waiting;
+    pthread_mutex_unlock(&h->lock);
+    if (waiting)
+        return error_note(-EBUSY, "it waits for the repository");
     json_read_strings(&in, "paths", PATHS_MAX, PATH_MAX, &paths);
     if (in.error < 0 || paths.count == 0)
         return in.error < 0 ? in.error : error_note(-EINVAL, "\"paths\" is missing or empty");

@@ -56,6 +56,7 @@
 
 #define CONFIG_LEN_MAX (16u << 20)
 #define RETRY_ALONE_S  5
+#define REOPEN_S       1
 #define KNOWN_THREADS  1024u
 #define KNOWN_NS       (10 * NSEC_PER_SEC)
 
@@ -311,6 +312,36 @@ static int fill_all_or_go_on(struct hydrator *h)
     }
 }
 
+/* ---- reports ---- */
+
+static void report(struct hydrator *h, const char *text)
+{
+    if (h->report_fd < 0)
+        return;
+    (void)!write(h->report_fd, text, strlen(text));
+    (void)close(TAKE_FD(h->report_fd));
+}
+
+static void report_ready(struct hydrator *h, const struct restore_stats *stats)
+{
+    CLEANUP_FREE char *text = NULL;
+
+    if (asprintf(&text,
+                 "{\"ready\": true, \"files\": %llu, \"directories\": %llu, \"bytes\": %llu, "
+                 "\"problems\": %llu, \"seconds\": %.3f}\n",
+                 (unsigned long long)stats->file_count, (unsigned long long)stats->directory_count,
+                 (unsigned long long)stats->size_bytes, (unsigned long long)stats->problem_count,
+                 (double)(now_ns() - h->start_ns) / 1e9) >= 0)
+        report(h, text);
+}
+
+static void report_error(struct hydrator *h, int r)
+{
+    CLEANUP_FREE char *text = hydrator_error_report(error_text(r));
+
+    report(h, text ? text : "{\"error\": \"no memory\", \"exit\": 1}\n");
+}
+
 /* ---- the beginning ---- */
 
 static int read_config(struct hydrator *h)
@@ -378,7 +409,14 @@ static int open_sources(struct hydrator *h)
         .on_stand_in = on_stand_in,
         .userdata = h,
     };
-    return source_set_new(&options, &h->sources);
+    struct source_set *sources = NULL;
+    r = source_set_new(&options, &sources);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&h->lock);
+    h->sources = sources;
+    pthread_mutex_unlock(&h->lock);
+    return 0;
 }
 
 static int open_backup(struct hydrator *h)
@@ -394,11 +432,44 @@ static int open_backup(struct hydrator *h)
                         NULL, &h->backup);
     if (r >= 0)
         r = manifest_new(h->repo->names, &h->manifest);
+    if (r >= 0 && h->waiting)
+        set_degraded(h, ""); /* from here on, others have something to say */
     if (r >= 0)
         r = open_sources(h);
     if (r >= 0)
         order_begin(h);
     return r;
+}
+
+/* What was opened before it failed; sources come last. */
+static void close_backup(struct hydrator *h)
+{
+    frame_cache_free(TAKE_PTR(h->frames));
+    manifest_free(TAKE_PTR(h->manifest));
+    backup_free(TAKE_PTR(h->backup));
+    repository_free(TAKE_PTR(h->repo));
+}
+
+static void set_waiting(struct hydrator *h, bool waiting)
+{
+    pthread_mutex_lock(&h->lock);
+    h->waiting = waiting;
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* Who reads waits in the filter.  Whoever has started us need not: it may take days. */
+static int open_backup_or_wait(struct hydrator *h)
+{
+    for (;;) {
+        int r = open_backup(h);
+        if (r >= 0 || !h->resumed || h->config.phase == INSTANT_PLACING)
+            return r;
+        set_degraded(h, error_text(r));
+        set_waiting(h, true);
+        report_error(h, r);
+        close_backup(h);
+        (void)sleep(REOPEN_S);
+    }
 }
 
 static void init_condition(pthread_cond_t *condition)
@@ -443,36 +514,6 @@ static int hydrator_init(struct hydrator *h)
     return read_record(h);
 }
 
-/* ---- reports ---- */
-
-static void report(struct hydrator *h, const char *text)
-{
-    if (h->report_fd < 0)
-        return;
-    (void)!write(h->report_fd, text, strlen(text));
-    (void)close(TAKE_FD(h->report_fd));
-}
-
-static void report_ready(struct hydrator *h, const struct restore_stats *stats)
-{
-    CLEANUP_FREE char *text = NULL;
-
-    if (asprintf(&text,
-                 "{\"ready\": true, \"files\": %llu, \"directories\": %llu, \"bytes\": %llu, "
-                 "\"problems\": %llu, \"seconds\": %.3f}\n",
-                 (unsigned long long)stats->file_count, (unsigned long long)stats->directory_count,
-                 (unsigned long long)stats->size_bytes, (unsigned long long)stats->problem_count,
-                 (double)(now_ns() - h->start_ns) / 1e9) >= 0)
-        report(h, text);
-}
-
-static void report_error(struct hydrator *h, int r)
-{
-    CLEANUP_FREE char *text = hydrator_error_report(error_text(r));
-
-    report(h, text ? text : "{\"error\": \"no memory\", \"exit\": 1}\n");
-}
-
 /* Before anybody relies on the placeholders: there are none, and no gate, afterwards. */
 static int give_up(struct hydrator *h, int r)
 {
@@ -514,11 +555,12 @@ static int place_or_find(struct hydrator *h)
 
 static int run(struct hydrator *h, struct threads *threads, struct control_server **ret_control)
 {
-    int r = open_backup(h);
+    int r = control_server_start(h->config.restore_id, hydrator_control, h, ret_control);
+    if (r >= 0)
+        r = open_backup_or_wait(h);
+    set_waiting(h, false);
     if (r >= 0)
         r = start_threads(h, threads);
-    if (r >= 0)
-        r = control_server_start(h->config.restore_id, hydrator_control, h, ret_control);
     if (r >= 0)
         r = place_or_find(h);
     if (r < 0 && h->config.phase == INSTANT_PLACING)

@@ -46,7 +46,7 @@ expect 0 umbra wait
 expect_text "$T/err" 'no instant restore is running'
 expect 0 umbra restore --resume
 expect_text "$T/err" 'there is no interrupted restore'
-for verb in pause resume cancel "hydrate /etc" "status --watch"; do
+for verb in pause resume cancel "limit 1M" "hydrate /etc" "status --watch"; do
     # shellcheck disable=SC2086
     expect 1 umbra $verb
     expect_text "$T/err" 'no instant restore is running'
@@ -110,6 +110,18 @@ expect_text "$T/err" "is not below '$V/t'"
 cd /
 expect 1 umbra hydrate "$V/t/none"
 
+expect 0 umbra limit 2M
+expect_text "$T/out" '^the background brings 2.00 MiB/s at most$'
+expect 0 umbra status
+expect_text "$T/out" 'limit 2.00 MiB/s'
+expect 0 umbra limit none --target "$V/t"
+expect_text "$T/out" '^the background has no limit$'
+expect 0 umbra limit 1K --json
+expect_text "$T/out" '"ok": true'
+for rate in 0 1 x 2000G ""; do
+    expect 2 umbra limit "$rate"
+    expect_text "$T/err" "bad rate '$rate'"
+done
 expect 0 umbra resume
 expect 0 umbra resume --json
 expect_text "$T/out" '"ok": true'
@@ -194,11 +206,23 @@ timeout 60 cat "$V/t/many/f31" >"$T/read" &
 reader=$!
 sleep 0.5
 kill -0 $reader || fail "a reader did not wait"
+says_waiting() {
+    umbra status >"$T/out" && grep -q "^restore of '$V/t': waiting for the repository$" "$T/out"
+}
+within 20 says_waiting
+expect_text "$T/out" "^  degraded  .*'$T/repo'"
+expect 1 umbra hydrate "$V/t/many/f31"
+expect_text "$T/err" 'it waits for the repository'
+expect 0 umbra limit 1K
 mv "$T/moved" "$T/repo"
 wait $reader || fail "a reader got an error"
 cmp "$T/read" "$T/src/many/f31" || fail "a reader got something else"
 expect 0 umbra restore --resume
 expect_text "$T/err" 'is running already'
+expect 0 umbra status
+expect_text "$T/out" "^restore of '$V/t': filling"
+expect_text "$T/out" 'limit 1.00 KiB/s'
+! grep -q degraded "$T/out" || fail "it still waits: $(cat "$T/out")"
 
 # ---- cancelled ----
 

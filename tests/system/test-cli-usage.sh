@@ -27,7 +27,7 @@ expect 0 "$UMBRA_BIN" --help
 cp "$T/out" "$T/help"
 for verb in "repo init" "repo stats" "repo key list" "repo key add" "repo key remove" \
     "repo key change" "repo rebuild-index" backup list ls diff restore status wait pause \
-    resume cancel hydrate check; do
+    resume cancel limit hydrate check; do
     expect_text "$T/help" "^  $verb  "
     # shellcheck disable=SC2086
     expect 0 "$UMBRA_BIN" $verb --help
