@@ -3,7 +3,7 @@
 #
 # bench/rto.sh [--write]: how soon a lost volume is back at work (`make bench-rto`).
 #
-#   SCALE=0.1    a tenth of the input, to try this script (default 1: about 4 GB, 100,000 files)
+#   SCALE=0.1    a tenth of the input, to try this script (default 1: about 4.5 GB, 100,000 files)
 #   --write      also put the table into docs/PERFORMANCE.md
 #
 # A volume (loop, ext4) with a Linux source tree, documents, incompressible bytes and a PostgreSQL
@@ -14,7 +14,8 @@
 # Measured from the start of the command, caches of the target empty: until it may be used; until the
 # first byte of each of some random files; until PostgreSQL answers a query (a read-only mount never lets it);
 # until everything is there and synced.  Then, on an instant restore with a saturated background, what a
-# read of 4 KiB in a large file costs that is not there yet; and what a read costs after the end.
+# read of 4 KiB in a large file costs that is not there yet; and what a read costs after the end.  Of
+# the large files alone: until they may be used.
 # Every restored tree is compared with the input before the numbers are believed.
 
 set -euo pipefail
@@ -55,12 +56,14 @@ make_input() {
         tar -xf "$linux_tar" -C "$in" --wildcards '*/fs/*' '*/kernel/*'
     fi
     mkdir "$in/share"
-    find /usr/share -xdev -type f -size -256k 2>/dev/null | sort | head -n "$(mib 22000)" | cut -c2- |
+    find /usr/share -xdev -type f -size -256k 2>/dev/null | sort | sed -n "1,$(mib 22000)s|^/||p" |
         tar -cf - -C / -T - | tar -xf - -C "$in/share"
-    "$PYTHON" "$bench/make-data.py" random "$in/random.bin" "$(mib 512)"
+    mkdir "$in/large"
+    "$PYTHON" "$bench/make-data.py" random "$in/large/random.bin" "$(mib 512)"
+    "$PYTHON" "$bench/make-data.py" sqlite "$in/large/shop.db" "$(mib 512)"
     pg_make "$in/postgresql" "$(mib 110)"
     find "$in/linux-source-6.1" "$in/share" -type f -size +4k | sort -R --random-source=/usr/bin/env |
-        head -n 20 | sed "s|^$in/||" >"$T/samples"
+        sed -n "1,20s|^$in/||p" >"$T/samples"
 }
 
 back_up() {
@@ -128,7 +131,7 @@ umbra_instant() {
     umbra wait -q
     sync -f "$out"
     note "$1" complete_ms $(($(now_ms) - start_ms))
-    "$PYTHON" "$TESTS_LIB/read-cost.py" "$out/random.bin" "$in/random.bin" | tee "$T/read-cost"
+    "$PYTHON" "$TESTS_LIB/read-cost.py" "$out/large/random.bin" "$in/large/random.bin" | tee "$T/read-cost"
     note "$1" read_cost_ratio "$(awk 'NR == 2 { printf "%.3f", 1 / $3 }' "$T/read-cost")"
     verify "$1"
 }
@@ -169,10 +172,20 @@ mounted() {
 demand_latency() {
     fresh_volume "$size"
     umbra restore rto --target "$out" --instant -q >/dev/null
-    "$PYTHON" "$bench/demand-reads.py" "$out/random.bin" \
-        "$(find "$out/postgresql/base" -type f -size +32M | head -n 1)" |
+    "$PYTHON" "$bench/demand-reads.py" "$out/large/random.bin" \
+        "$(find "$out/postgresql/base" -type f -size +32M -print -quit)" |
         while read -r what value; do note "umbra --instant" "$what" "$value"; done
     umbra wait -q
+}
+
+# A tree of few, large files.
+large_files() {
+    fresh_volume "$size"
+    start_ms=$(now_ms)
+    umbra restore "rto:$in/large" --target "$out" --instant -q >/dev/null
+    note "umbra --instant" large_usable_ms $(($(now_ms) - start_ms))
+    umbra wait -q
+    cmp "$in/large/random.bin" "$out/random.bin"
 }
 
 size=$(($(mib 4096) * 2 + 2048))M
@@ -190,6 +203,7 @@ say "$files files, $gib GiB; backing up ..."
 back_up
 umbra_instant "umbra --instant"
 demand_latency
+large_files
 fresh_volume "$size"
 restore_fully umbra umbra restore rto --target "$out" -q
 fresh_volume "$size"

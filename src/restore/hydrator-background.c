@@ -408,6 +408,7 @@ void *rate_thread(void *data)
         throttle_files_sample(&files, &sample);
         pthread_mutex_lock(&h->lock);
         sample.own_busy = h->background_active > 0;
+        sample.left_bytes = h->bytes_total - MIN(h->bytes_total, h->bytes_done);
         throttle_feed(&h->throttle, &sample, now_ns());
         stopping = h->stopping;
         pthread_mutex_unlock(&h->lock);

@@ -731,6 +731,9 @@ static int fill_unit(struct hydrate_worker *worker, struct file *file, uint64_t 
         return r;
     r = fetch_and_store(worker, file, start, end, &verdict, ret_bytes);
     count_bytes(worker->hydrator, *ret_bytes, false);
+    /* Large files are not left to the sync: it would take long, and applications' with it. */
+    if (*ret_bytes == FILL_UNIT_MAX)
+        (void)sync_file_range(file->fd, (off_t)start, (off_t)*ret_bytes, SYNC_FILE_RANGE_WRITE);
     return r;
 }
 

@@ -269,6 +269,22 @@ TEST(a_probe_that_never_settles_is_given_up)
     ASSERT_RATE(run(&w, 30), 0.3 * CAPACITY, CAPACITY);
 }
 
+TEST(what_ends_soon_is_not_probed)
+{
+    struct world w;
+    world_init(&w, 0, false);
+    w.sample.left_bytes = CAPACITY / 2;
+    for (int i = 0; i < 30; i++) {
+        (void)run(&w, 1);
+        if (i > 1)
+            ASSERT_EQ(w.throttle.probe, THROTTLE_PROBE_NONE);
+    }
+    uint64_t probed_ns = w.throttle.probe_ns;
+    w.sample.left_bytes = 100 * CAPACITY;
+    (void)run(&w, 1);
+    ASSERT_TRUE(w.throttle.probe_ns > probed_ns);
+}
+
 TEST(counters_may_begin_anew)
 {
     struct world w;

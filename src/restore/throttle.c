@@ -199,9 +199,15 @@ static unsigned waits_permille(const struct throttle *t, const struct throttle_s
     return (unsigned)MIN(permille, UINT64_C(1000));
 }
 
+/* What is over within a second needs no probe, which would take as long. */
+static bool ends_soon(const struct throttle *t)
+{
+    return t->last.left_bytes > 0 && t->last.left_bytes < t->taken_bytes_per_s;
+}
+
 static bool probe_due(const struct throttle *t, bool began, uint64_t now_ns)
 {
-    if (!t->last.has_waits && !t->last.has_disk)
+    if ((!t->last.has_waits && !t->last.has_disk) || ends_soon(t))
         return false;
     uint64_t age_ns = now_ns - t->probe_ns;
     uint64_t interval_ns = contended(t) ? PROBE_INTERVAL_NS : PROBE_ALONE_NS;

@@ -22,6 +22,7 @@ struct throttle_sample {
     uint64_t disk_read_bytes, disk_written_bytes; /* of the volume's device, by anybody */
     uint64_t own_read_bytes, own_written_bytes;   /* by this process, what may be on that device */
     bool own_busy; /* at this moment something of the background's own is being filled or synced */
+    uint64_t left_bytes; /* to be filled; 0: not known */
 };
 
 enum throttle_probe {
