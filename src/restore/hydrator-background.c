@@ -409,7 +409,8 @@ void *rate_thread(void *data)
         pthread_mutex_lock(&h->lock);
         sample.own_busy = h->background_active > 0;
         sample.left_bytes = h->bytes_total - MIN(h->bytes_total, h->bytes_done);
-        throttle_feed(&h->throttle, &sample, now_ns());
+        if (h->background_on) /* what making placeholders writes is not that of others */
+            throttle_feed(&h->throttle, &sample, now_ns());
         stopping = h->stopping;
         pthread_mutex_unlock(&h->lock);
         (void)nanosleep(&interval, NULL);
