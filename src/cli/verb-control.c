@@ -8,14 +8,28 @@
 #include "basic/error.h"
 #include "basic/text.h"
 #include "cli/instant.h"
+#include "restore/instant-note.h"
+
+#define POLL_TENTHS       5u
+#define SILENT_TENTHS_MAX 600u /* while the service is started anew */
+#define FAILED_POLLS      6u   /* that only failed files are left before that is the outcome */
 
 struct control_values {
     const char *target;
+    bool no_wait;
 };
 
 static const struct option_spec control_options[] = {
     {'T', "target", OPTION_STRING, offsetof(struct control_values, target), .arg = "DIR",
      .help = "the restore of this directory, when there are several"},
+    {0},
+};
+
+static const struct option_spec hydrate_options[] = {
+    {'T', "target", OPTION_STRING, offsetof(struct control_values, target), .arg = "DIR",
+     .help = "the restore of this directory, when there are several"},
+    {0, "no-wait", OPTION_FLAG, offsetof(struct control_values, no_wait),
+     .help = "do not wait until they are complete"},
     {0},
 };
 
@@ -140,17 +154,87 @@ static int get_target(const char *socket_path, char **ret_target)
     return r;
 }
 
-static void print_hydrate(const struct cli *cli, struct json_object *response)
+static uint64_t number(struct json_object *response, const char *key)
 {
-    struct json_object *files = NULL;
-    char count[32];
-    uint64_t file_count =
-        json_object_object_get_ex(response, "files", &files) ? json_object_get_uint64(files) : 0;
+    struct json_object *value = NULL;
+    return json_object_object_get_ex(response, key, &value) ? json_object_get_uint64(value) : 0;
+}
+
+static void print_hydrate(const struct cli *cli, struct json_object *response, bool complete)
+{
+    char text[32];
+    uint64_t count = number(response, "files");
     if (cli->json)
         json_print(response);
     else if (!cli->quiet)
-        printf("%s %s next\n", format_count(file_count, count),
-               plural(file_count, "file is", "files are"));
+        printf("%s %s %s\n", format_count(count, text), plural(count, "file is", "files are"),
+               complete ? "complete now" : "next");
+}
+
+struct hydration {
+    const struct cli *cli;
+    const char *socket_path, *target;
+    struct json_object *paths; /* borrowed */
+    unsigned silent_tenths, failed_polls;
+};
+
+static int ask_about_paths(const struct hydration *hydration, const char *verb,
+                           struct json_object **ret_response)
+{
+    CLEANUP_JSON struct json_object *request = instant_request(verb);
+    json_add(request, "paths", json_object_get(hydration->paths));
+    return instant_send(hydration->socket_path, request, ret_response);
+}
+
+/* 1: the restore has ended, and everything is there. */
+static int on_silence(struct hydration *hydration)
+{
+    CLEANUP(instant_config_release) struct instant_config record = {0};
+    CLEANUP_JSON struct json_object *response = NULL;
+    int r = instant_record_read(hydration->target, &record);
+    if (r == -ENODATA)
+        return 1;
+    if (r < 0)
+        return r;
+    hydration->silent_tenths += POLL_TENTHS;
+    if (hydration->silent_tenths >= SILENT_TENTHS_MAX)
+        return error_note(-ENOTCONN, "the restore of '%s' does not answer any more",
+                          hydration->target);
+    /* A new service does not know what the last one was asked for. */
+    r = ask_about_paths(hydration, "hydrate", &response);
+    return instant_is_gone(r) ? 0 : r;
+}
+
+/* 1: all are complete; 0: not yet. */
+static int poll_paths(struct hydration *hydration)
+{
+    CLEANUP_JSON struct json_object *response = NULL;
+    int r = ask_about_paths(hydration, "pending", &response);
+    if (instant_is_gone(r))
+        return on_silence(hydration);
+    if (r < 0)
+        return r;
+    uint64_t count = number(response, "files"), failed = number(response, "files_failed");
+    char text[32];
+    hydration->silent_tenths = 0;
+    hydration->failed_polls = failed == count ? hydration->failed_polls + 1 : 0;
+    if (count > 0 && hydration->failed_polls >= FAILED_POLLS)
+        return error_note(-EIO,
+                          "%s %s cannot be filled in, and will be tried again: see 'umbra "
+                          "status'",
+                          format_count(failed, text), plural(failed, "file", "files"));
+    return count == 0;
+}
+
+static int wait_for_paths(struct hydration *hydration)
+{
+    int r;
+    while ((r = poll_paths(hydration)) == 0) {
+        instant_pause(hydration->cli, POLL_TENTHS);
+        if (atomic_load(&hydration->cli->progress->cancelled) != 0)
+            return error_note(-UMBRA_E_CANCELLED, "interrupted: they come next nevertheless");
+    }
+    return r < 0 ? r : 0;
 }
 
 static int run_hydrate(struct cli *cli, void *values, char **words, int word_count)
@@ -158,20 +242,22 @@ static int run_hydrate(struct cli *cli, void *values, char **words, int word_cou
     const struct control_values *v = values;
     CLEANUP(instant_choice_release) struct instant_choice choice = {0};
     CLEANUP_FREE char *target = NULL;
-    CLEANUP_JSON struct json_object *request = instant_request("hydrate");
+    CLEANUP_JSON struct json_object *paths = json_new_array();
     CLEANUP_JSON struct json_object *response = NULL;
-    struct json_object *paths = json_new_array();
-    json_add(request, "paths", paths);
     int r = instant_choose(v->target, &choice);
     if (r == 0)
         r = get_target(choice.socket_path, &target);
     for (int i = 0; r == 0 && i < word_count; i++)
         r = add_path(words[i], target, paths);
+    struct hydration hydration = {
+        .cli = cli, .socket_path = choice.socket_path, .target = target, .paths = paths};
     if (r == 0)
-        r = instant_send(choice.socket_path, request, &response);
+        r = ask_about_paths(&hydration, "hydrate", &response);
+    if (r == 0 && !v->no_wait)
+        r = wait_for_paths(&hydration);
     if (r < 0)
         return r;
-    print_hydrate(cli, response);
+    print_hydrate(cli, response, !v->no_wait);
     return EXIT_DONE;
 }
 
@@ -216,8 +302,8 @@ const struct verb verb_limit = {
 const struct verb verb_hydrate = {
     .name = "hydrate",
     .synopsis = "PATH...",
-    .summary = "fill these in next",
-    .options = control_options,
+    .summary = "fill these in now",
+    .options = hydrate_options,
     .values_size = sizeof(struct control_values),
     .words_min = 1,
     .words_max = -1,

@@ -481,6 +481,39 @@ int hydrator_want_path(struct hydrator *h, const char *path, uint64_t *ret_count
     return walk_path(h, path, want_one, ret_count);
 }
 
+struct path_count {
+    uint64_t count, failed;
+};
+
+static int count_one(struct hydrator *h, int dir_fd, const char *name, int fd,
+                     const struct pending *pending, void *userdata)
+{
+    struct path_count *count = userdata;
+    uint64_t ordinal = pending->ordinal;
+
+    (void)dir_fd;
+    (void)name;
+    (void)fd;
+    pthread_mutex_lock(&h->lock);
+    count->count++;
+    count->failed += ordinal < h->states.count && h->states.items[ordinal] == FILE_FAILED;
+    pthread_mutex_unlock(&h->lock);
+    return 0;
+}
+
+int hydrator_count_path(struct hydrator *h, const char *path, uint64_t *ret_count,
+                        uint64_t *ret_failed)
+{
+    struct path_count count = {0};
+
+    int r = walk_path(h, path, count_one, &count);
+    if (r < 0)
+        return r;
+    *ret_count = count.count;
+    *ret_failed = count.failed;
+    return 0;
+}
+
 /* ---- taking away ---- */
 
 /* Of what happened before this process began, only the mark tells. */

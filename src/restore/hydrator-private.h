@@ -262,6 +262,9 @@ _must_check_ int hydrator_find(struct hydrator *h, struct restore_stats *ret_sta
 _must_check_ int hydrator_walk(struct hydrator *h, uint64_t *ret_count);
 /* All that is pending at or below a path of the target comes next. */
 _must_check_ int hydrator_want_path(struct hydrator *h, const char *path, uint64_t *ret_count);
+/* How much is pending at or below a path of the target, and how many files of that have failed. */
+_must_check_ int hydrator_count_path(struct hydrator *h, const char *path, uint64_t *ret_count,
+                                     uint64_t *ret_failed);
 /* Removes placeholders that nobody has touched; or all of them, when nobody relies on them yet. */
 _must_check_ int hydrator_remove_untouched(struct hydrator *h);
 _must_check_ int hydrator_remove_placed(struct hydrator *h);

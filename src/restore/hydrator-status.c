@@ -261,37 +261,59 @@ static int do_limit(struct hydrator *h, struct json_object *request, struct json
     return 0;
 }
 
-static int do_hydrate(struct hydrator *h, struct json_object *request, struct json_object *response)
+static int read_paths(struct hydrator *h, struct json_object *request, struct string_vector *paths)
 {
-    CLEANUP(string_vector_release_all) struct string_vector paths = {0};
     struct json_reader in = {.object = request, .what = "the request"};
-    uint64_t total = 0;
 
     pthread_mutex_lock(&h->lock);
     bool waiting = h->waiting;
     pthread_mutex_unlock(&h->lock);
     if (waiting)
         return error_note(-EBUSY, "it waits for the repository");
-    json_read_strings(&in, "paths", PATHS_MAX, PATH_MAX, &paths);
-    if (in.error < 0 || paths.count == 0)
-        return in.error < 0 ? in.error : error_note(-EINVAL, "\"paths\" is missing or empty");
-    for (size_t i = paths.count; i > 0; i--) {
+    json_read_strings(&in, "paths", PATHS_MAX, PATH_MAX, paths);
+    if (in.error == 0 && paths->count == 0)
+        return error_note(-EINVAL, "\"paths\" is missing or empty");
+    return in.error;
+}
+
+static int do_hydrate(struct hydrator *h, struct json_object *request, struct json_object *response)
+{
+    CLEANUP(string_vector_release_all) struct string_vector paths = {0};
+    uint64_t total = 0;
+
+    int r = read_paths(h, request, &paths);
+    for (size_t i = paths.count; i > 0 && r >= 0; i--) {
         uint64_t count = 0;
-        int r = hydrator_want_path(h, paths.items[i - 1], &count);
-        if (r < 0)
-            return r;
+        r = hydrator_want_path(h, paths.items[i - 1], &count);
         total += count;
     }
     add_number(response, "files", total);
-    return 0;
+    return r;
+}
+
+static int do_pending(struct hydrator *h, struct json_object *request, struct json_object *response)
+{
+    CLEANUP(string_vector_release_all) struct string_vector paths = {0};
+    uint64_t total = 0, total_failed = 0;
+
+    int r = read_paths(h, request, &paths);
+    for (size_t i = 0; i < paths.count && r >= 0; i++) {
+        uint64_t count = 0, failed = 0;
+        r = hydrator_count_path(h, paths.items[i], &count, &failed);
+        total += count;
+        total_failed += failed;
+    }
+    add_number(response, "files", total);
+    add_number(response, "files_failed", total_failed);
+    return r;
 }
 
 static const struct {
     const char *name;
     int (*run)(struct hydrator *h, struct json_object *request, struct json_object *response);
 } commands[] = {
-    {"status", do_status}, {"pause", do_pause}, {"resume", do_resume},
-    {"cancel", do_cancel}, {"limit", do_limit}, {"hydrate", do_hydrate},
+    {"status", do_status}, {"pause", do_pause},     {"resume", do_resume},   {"cancel", do_cancel},
+    {"limit", do_limit},   {"hydrate", do_hydrate}, {"pending", do_pending},
 };
 
 static int run_command(struct hydrator *h, struct json_object *request,

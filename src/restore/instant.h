@@ -102,8 +102,9 @@ _must_check_ int instant_start(const struct instant_config *config, struct progr
 
 /* One request, one response, both a line of JSON, over the socket INSTANT_SOCKET_DIR/HEX16.sock.
  * Requests: {"do": "status"}, "pause", "resume", "cancel", {"do": "hydrate", "paths":
- * ["below/the/target", ...]}, {"do": "limit", "bytes_per_s": N}.  Every response has "ok", and
- * "error" when that is false. */
+ * ["below/the/target", ...]}, {"do": "pending", "paths": [...]} (how many "files" there are not
+ * complete, and of those "files_failed"), {"do": "limit", "bytes_per_s": N}.  Every response has
+ * "ok", and "error" when that is false. */
 #define INSTANT_SOCKET_DIR "/run/umbra/restores"
 
 /* Running restores, by their sockets. */

@@ -103,8 +103,17 @@ cmp "$V/t/many/f20" "$T/src/many/f20" || fail "a wrong file"
 
 # Paths of any bytes, relative ones too; and those that are not below the target.
 cd "$V/t/many"
-expect 0 umbra hydrate f30 "$V/t/many/"$'odd \xff\nname' .
-expect_text "$T/out" 'files are next$'
+expect 0 umbra hydrate f30
+expect_text "$T/out" '^1 file is complete now$'
+! is_pending f30 || fail "what was waited for is not complete"
+expect 0 umbra hydrate --no-wait f31
+expect_text "$T/out" '^1 file is next$'
+need_pending f40
+expect 0 umbra hydrate "$V/t/many/"$'odd \xff\nname' f31 .
+expect_text "$T/out" 'files are complete now$'
+for file in f*; do
+    ! is_pending "$file" || fail "'$file' was waited for and is not complete"
+done
 expect 2 umbra hydrate "$V/plain"
 expect_text "$T/err" "is not below '$V/t'"
 cd /
