@@ -422,7 +422,7 @@ static enum verdict judge_source(struct hydrator *h, int r)
 {
     if (!source_may_come_back(r))
         return VERDICT_FAIL;
-    set_degraded(h, error_text(r));
+    note_outage(h, error_text(r));
     return VERDICT_RETRY;
 }
 

@@ -170,6 +170,8 @@ struct hydrator {
     uint64_t latency[LATENCY_BUCKETS]; /* of answered requests; see hydrator-status.c */
     uint64_t directory_count;
     char degraded[256]; /* "": all is well */
+    char outage[256];   /* why a source was out of reach */
+    uint64_t outage_ns; /* the last time; 0: never */
     struct problem_vector problems;
     uint64_t problem_count;
 };
@@ -276,6 +278,8 @@ void note_problem(struct hydrator *h, const char *path, const char *what);
 void note_latency_locked(struct hydrator *h, uint64_t ns);
 /* Why things are not as they should be; "": they are. */
 void set_degraded(struct hydrator *h, const char *text);
+/* A source is out of reach; told as long as that goes on. */
+void note_outage(struct hydrator *h, const char *text);
 /* What is reported instead of "ready"; malloc'ed. */
 char *hydrator_error_report(const char *text);
 int hydrator_control(const char *request, size_t len, char **ret_response, void *userdata);

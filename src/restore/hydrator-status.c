@@ -13,6 +13,7 @@
 #include "restore/json-text.h"
 
 #define PATHS_MAX 10000u
+#define OUTAGE_NS (10 * NSEC_PER_SEC)
 
 /* ---- keeping count ---- */
 
@@ -64,6 +65,23 @@ void set_degraded(struct hydrator *h, const char *text)
             log_warning("%s", text);
     }
     pthread_mutex_unlock(&h->lock);
+}
+
+/* Whoever waits has it tried again much more often. */
+static bool has_outage_locked(const struct hydrator *h)
+{
+    return h->outage_ns > 0 && now_ns() - h->outage_ns < OUTAGE_NS;
+}
+
+void note_outage(struct hydrator *h, const char *text)
+{
+    pthread_mutex_lock(&h->lock);
+    bool is_new = !has_outage_locked(h) || strncmp(h->outage, text, sizeof(h->outage) - 1) != 0;
+    (void)snprintf(h->outage, sizeof(h->outage), "%s", text);
+    h->outage_ns = now_ns();
+    pthread_mutex_unlock(&h->lock);
+    if (is_new)
+        log_warning("%s", text);
 }
 
 /* Buckets of a histogram, four to each power of two of microseconds. */
@@ -177,7 +195,7 @@ static void add_status_locked(struct json_object *o, const struct hydrator *h)
     add_text(o, "backup", h->config.backup_id);
     add_text(o, "phase", h->waiting ? "waiting for the repository" : phase_names[h->phase]);
     json_object_object_add(o, "paused", json_object_new_boolean(h->paused));
-    add_text(o, "degraded", h->degraded);
+    add_text(o, "degraded", has_outage_locked(h) ? h->outage : h->degraded);
     add_number(o, "files_total", h->states.count);
     add_number(o, "files_done", h->files_done);
     add_number(o, "files_queued", h->remaining);

@@ -208,6 +208,7 @@ mode_27() {
         mood "$name"
         right "an error when it is $name" \
             "$FILEOP" --error 5 read "$V/t/m27/$name" "$V/plain/m27/$name" -
+        [ "$name" != down ] || within 60 "status tells that it is down" tells_of_outage
     done
     mood good
     for name in down dead wrong none; do
@@ -217,7 +218,12 @@ mode_27() {
     mood slow 0.3
     same_in_time "when it is slow" "$V/t/m27/slow" "$V/plain/m27/slow"
     mood good
+    within 60 "status tells of it no more" tells_of_none
 }
+
+# That it stands in for the repository is told all the time.
+tells_of_outage() { status_of degraded | grep -v "stands in" | grep -q .; }
+tells_of_none() { status_of degraded | grep -q "stands in"; }
 
 # ---- 28: no space ----
 
