@@ -240,8 +240,10 @@ static int cancel(struct hydrator *h)
         r = hydrator_remove_untouched(h);
     pthread_mutex_lock(&h->lock);
     h->background_on = true;
-    h->paused = false; /* what is left has to end */
     h->cancelled = false;
+    h->paused = false; /* what is left has to end, and soon */
+    h->config.limit_bytes_per_s = 0;
+    throttle_set_limit(&h->throttle, 0, now_ns());
     pthread_cond_broadcast(&h->background_ready);
     pthread_mutex_unlock(&h->lock);
     return r;
