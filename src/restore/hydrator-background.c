@@ -428,33 +428,38 @@ static bool sync_is_due_locked(const struct hydrator *h, uint64_t now)
             h->filled_count >= h->remaining || now >= h->filled_since_ns + SYNC_INTERVAL_NS);
 }
 
-/* Takes the mark off a synced file, as its owner. */
-static void complete_synced(struct hydrator *h, struct file *file)
+/* Of a file that is to be synced; afterwards it is not any more. */
+static void own_filled(struct hydrator *h, struct file *file)
 {
     pthread_mutex_lock(&h->lock);
     while (file->busy)
         pthread_cond_wait(&h->released, &h->lock);
-    if (file_is_idle(file))
-        h->idle_count--;
     file->busy = true;
     file->in_filled = false;
-    pthread_mutex_unlock(&h->lock);
-    int r = file->loaded ? file_complete(h, file) : 0;
-    if (r < 0)
-        note_problem(h, "?", error_text(r));
-    pthread_mutex_lock(&h->lock);
-    if (r < 0)
-        set_state_locked(h, file->ordinal, FILE_FAILED);
-    file_release_locked(h, file);
     pthread_mutex_unlock(&h->lock);
 }
 
 /* What could not be synced is looked at again: its extents say what is there. */
-static void forget_synced(struct hydrator *h, struct file *file)
+static void complete_synced(struct hydrator *h, struct file *file, int synced)
 {
+    if (!file->loaded)
+        return;
+    file->doubtful = file->doubtful || synced < 0;
+    if (file->doubtful || !fill_is_complete(&file->fill))
+        return;
+    int r = file_complete(h, file);
+    if (r < 0)
+        note_problem(h, "?", error_text(r));
+}
+
+static void release_synced(struct hydrator *h, struct file *file)
+{
+    uint64_t ordinal = file->ordinal;
+
     pthread_mutex_lock(&h->lock);
-    file->in_filled = false;
-    set_state_locked(h, file->ordinal, FILE_FAILED);
+    if (ordinal < h->states.count && h->states.items[ordinal] == FILE_FILLED)
+        set_state_locked(h, ordinal, FILE_FAILED);
+    file_release_locked(h, file);
     pthread_mutex_unlock(&h->lock);
 }
 
@@ -469,10 +474,9 @@ static void sync_filled(struct hydrator *h, struct file *files)
     }
     while (files) {
         struct file *next = files->filled_next;
-        if (r < 0)
-            forget_synced(h, files);
-        else
-            complete_synced(h, files);
+        own_filled(h, files);
+        complete_synced(h, files, r);
+        release_synced(h, files);
         files = next;
     }
 }

@@ -57,6 +57,7 @@ static void unload(struct file *file)
     if (file->loaded)
         fill_release(&file->fill);
     file->loaded = false;
+    file->doubtful = false;
 }
 
 static void file_free(struct file *file)
@@ -299,11 +300,14 @@ int file_load(struct hydrator *h, struct file *file)
 {
     struct entry entry = {0};
 
-    if (file->loaded)
+    if (file->loaded && !file->doubtful)
         return 0;
+    bool again = file->loaded;
+    unload(file);
     int r = open_handle(h, &file->handle, &file->fd);
     if (r >= 0)
         r = identify(h, file);
+    file->fresh = file->fresh && !again;
     if (r >= 0 && !atomic_load(&h->has_manifest))
         r = -EAGAIN;
     if (r >= 0)
@@ -493,8 +497,20 @@ static int set_locks(struct file *file)
                : 0;
 }
 
+/* A page that the kernel could not write back counts as clean: whoever syncs it once more is told
+ * that all is well.  What is not on the disk is missing still, as the extents say. */
+static int doubt(struct file *file, int r)
+{
+    file->doubtful = true;
+    return error_note_describe(r, "cannot sync it");
+}
+
 int file_complete(struct hydrator *h, struct file *file)
 {
+    /* Nothing is left to be waited for; it tells whether any page of the file has failed since it
+     * was opened, whoever has heard of it by a sync of the file system. */
+    if (sync_file_range(file->fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE) < 0)
+        return doubt(file, -errno);
     int r = pending_remove(file->fd);
     if (r < 0)
         return error_note_describe(r, "cannot remove its mark");
@@ -510,7 +526,7 @@ int file_complete(struct hydrator *h, struct file *file)
 static int complete_durably(struct hydrator *h, struct file *file)
 {
     if (fdatasync(file->fd) < 0)
-        return error_note_describe(-errno, "cannot sync it");
+        return doubt(file, -errno);
     return file_complete(h, file);
 }
 

@@ -93,6 +93,7 @@ struct file {
     struct pending pending;
     struct fill fill;
     bool fresh;        /* nothing of it was there when it was loaded */
+    bool doubtful;     /* what was written may not have reached the disk */
     int32_t truncator; /* thread that was let through to truncate it while opening; 0: none */
     int32_t truncator_call;
     uint64_t truncator_ns;
