@@ -544,6 +544,7 @@ static int place_or_find(struct hydrator *h)
         h->resumed = false;
     }
     h->phase = h->config.phase;
+    h->cancelled = h->phase == INSTANT_CANCELLED; /* a predecessor did not get to its end */
     if (!h->resumed)
         r = hydrator_place(h, &stats);
     else

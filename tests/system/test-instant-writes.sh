@@ -262,6 +262,25 @@ mode_21() {
     right "what nobody used is gone" test ! -e "$V/t/m21/never1"
 }
 
+# Both processes and the machine end while it is given up: it still is, afterwards.
+cut_while_cancelling() {
+    local i record
+    MODE=21
+    need_pending "$V/t/m21/never1"
+    kill_all
+    world_volume_again
+    record=$(getfattr --only-values --absolute-names -n trusted.umbra.restore "$V/t")
+    setfattr -n trusted.umbra.restore -v "${record/\"phase\":\"filling\"/\"phase\":\"cancelled\"}" \
+        "$V/t"
+    restore_again limit=1
+    for ((i = 0; i < 60 * 20; i++)); do
+        [ -n "$(ours)" ] || break
+        sleep 0.05
+    done
+    right "all processes end" test -z "$(ours)"
+    right "what nobody used is gone" test ! -e "$V/t/m21/never1"
+}
+
 # ----
 
 make_tree
@@ -289,6 +308,9 @@ more_restores() {
     empty_target
     restore_start_paused whole=32768
     world_modes 21
+    empty_target
+    restore_start_paused whole=32768
+    cut_while_cancelling
 }
 
 all_restores() {
