@@ -339,8 +339,9 @@ static int run_command(struct hydrator *h, struct json_object *request,
 {
     struct json_object *name;
 
-    if (!json_object_object_get_ex(request, "do", &name))
-        return error_note(-EINVAL, "\"do\" is missing");
+    if (!json_object_object_get_ex(request, "do", &name) ||
+        !json_object_is_type(name, json_type_string))
+        return error_note(-EINVAL, "\"do\" is missing or no string");
     for (size_t i = 0; i < ELEMENTSOF(commands); i++) {
         if (strcmp(json_object_get_string(name), commands[i].name) == 0)
             return commands[i].run(h, request, response);

@@ -250,6 +250,8 @@ mode_21() {
     done
     right "read" "$FILEOP" pread "$V/t/m21/read" "$V/plain/m21/read" -
     right "mapped" "$FILEOP" mmap-write-shared "$V/t/m21/mapped" "$V/plain/m21/mapped" -
+    ask '{"do":null}' || true
+    right "a request that is none is answered" grep -q 'no string' "$T/answer" "$T/answer.err"
     ask '{"do":"cancel"}' || wrong "cancel: $(cat "$T/answer")"
     for ((i = 0; i < 400; i++)); do
         [ -n "$(ours)" ] || break
