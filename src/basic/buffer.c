@@ -28,7 +28,7 @@ void buffer_clear(struct buffer *b)
 
 void buffer_reserve(struct buffer *b, size_t n)
 {
-    if (b->failed || b->allocated - b->len >= n)
+    if (b->failed || (b->data && b->allocated - b->len >= n))
         return;
     size_t need;
     if (!checked_add_size(b->len, n, &need) || need > SIZE_MAX / 2) {
