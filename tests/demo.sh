@@ -174,6 +174,7 @@ title "Is the repository sound?"
 run umbra check --read-data
 
 title "A database on the same volume"
+chattr -R -f -i -a "$disk/second" >/dev/null 2>&1 || true
 rm -rf "$disk/second" "$disk/fresh"
 pg_make "$disk/postgresql" 50
 say "PostgreSQL, pgbench scale 50: $(du -sm "$disk/postgresql" | cut -f1) MiB"
