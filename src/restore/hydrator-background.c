@@ -38,6 +38,7 @@
 #define NEXT_MAX      (64u << 10) /* of a class */
 #define PASS_PAUSE_NS NSEC_PER_SEC
 #define IDLE_NS       (NSEC_PER_SEC / 10)
+#define RATE_PAST_NS  (10 * NSEC_PER_SEC)
 
 static void wait_until(pthread_cond_t *condition, pthread_mutex_t *lock, uint64_t deadline_ns)
 {
@@ -395,12 +396,23 @@ void *background_thread(void *data)
 
 /* ---- the rate ---- */
 
+/* The mean since the beginning, and after some seconds of the last ones. */
+static void note_rate_locked(struct hydrator *h, uint64_t bytes, uint64_t window_ns)
+{
+    if (h->filling_ns == 0 || window_ns == 0)
+        return;
+    double rate = (double)bytes * (double)NSEC_PER_SEC / (double)window_ns;
+    double past_ns = (double)MIN(now_ns() - h->filling_ns + window_ns, RATE_PAST_NS);
+    h->rate_bytes_per_s += (rate - h->rate_bytes_per_s) * MIN((double)window_ns / past_ns, 1.0);
+}
+
 /* Feeds the throttle. */
 void *rate_thread(void *data)
 {
     const struct timespec interval = {.tv_nsec = (long)THROTTLE_SAMPLE_INTERVAL_NS};
     struct hydrator *h = data;
     struct throttle_files files;
+    uint64_t last_ns = now_ns(), last_bytes = h->bytes_done;
 
     throttle_files_open(&files, h->tree_fd, h->repo->backend->local_path);
     for (bool stopping = false; !stopping;) {
@@ -411,6 +423,10 @@ void *rate_thread(void *data)
         sample.left_bytes = h->bytes_total - MIN(h->bytes_total, h->bytes_done);
         if (h->background_on) /* what making placeholders writes is not that of others */
             throttle_feed(&h->throttle, &sample, now_ns());
+        uint64_t at_ns = now_ns();
+        note_rate_locked(h, h->bytes_done - last_bytes, at_ns - last_ns);
+        last_ns = at_ns;
+        last_bytes = h->bytes_done;
         stopping = h->stopping;
         pthread_mutex_unlock(&h->lock);
         (void)nanosleep(&interval, NULL);

@@ -103,12 +103,15 @@ static int plan_one(const struct entry *e, uint64_t *ret_ordinal, void *userdata
         return r;
     add_to_digest(h, e);
     pthread_mutex_lock(&h->lock);
+    uint64_t bytes = data_bytes(e);
     r = plan_directory_locked(h, e);
     if (r >= 0)
         r = state_vector_push(&h->states, &planned);
+    if (r >= 0 && h->resumed)
+        r = ordinal_vector_push(&h->planned_bytes, &bytes);
     if (r >= 0) {
         h->remaining++;
-        h->bytes_total += data_bytes(e);
+        h->bytes_total += bytes;
         order_plan_locked(h, e, *ret_ordinal);
     }
     pthread_mutex_unlock(&h->lock);
@@ -448,6 +451,16 @@ static int check_digest(struct hydrator *h)
     return 0;
 }
 
+/* What predecessors have brought: whole files. */
+static void count_done_before(struct hydrator *h)
+{
+    pthread_mutex_lock(&h->lock);
+    for (size_t i = 0; i < h->planned_bytes.count; i++)
+        h->bytes_done += h->states.items[i] == FILE_DONE ? h->planned_bytes.items[i] : 0;
+    ordinal_vector_release(&h->planned_bytes);
+    pthread_mutex_unlock(&h->lock);
+}
+
 int hydrator_find(struct hydrator *h, struct restore_stats *ret_stats)
 {
     uint64_t count = 0;
@@ -458,8 +471,10 @@ int hydrator_find(struct hydrator *h, struct restore_stats *ret_stats)
         r = check_digest(h);
     if (r >= 0)
         r = walk_path(h, "", found_again, &count);
-    if (r >= 0)
+    if (r >= 0) {
         settle_planned(h, FILE_DONE);
+        count_done_before(h);
+    }
     return r;
 }
 
@@ -526,12 +541,15 @@ static bool is_untouched_locked(const struct hydrator *h, const struct pending *
            (h->resumed && state == FILE_TODO && !(pending->flags & PENDING_WRITTEN));
 }
 
+/* It is gone with its last name only: until then the others are as untouched as this one. */
 static int remove_one(struct hydrator *h, int dir_fd, const char *name, int fd,
                       const struct pending *pending, void *userdata)
 {
     const bool *all = userdata;
+    struct stat st;
 
-    (void)fd;
+    if (fstat(fd, &st) < 0)
+        return -errno;
     pthread_mutex_lock(&h->lock);
     bool untouched = is_untouched_locked(h, pending);
     pthread_mutex_unlock(&h->lock);
@@ -539,6 +557,8 @@ static int remove_one(struct hydrator *h, int dir_fd, const char *name, int fd,
         return 0;
     if (unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT)
         return error_note_describe(-errno, "cannot remove a placeholder");
+    if (st.st_nlink > 1)
+        return 0;
     pthread_mutex_lock(&h->lock);
     set_state_locked(h, pending->ordinal, FILE_GONE);
     pthread_mutex_unlock(&h->lock);

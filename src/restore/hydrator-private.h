@@ -167,6 +167,8 @@ struct hydrator {
 
     /* told by status; guarded by lock */
     uint64_t bytes_total, bytes_done, files_done, files_failed;
+    struct ordinal_vector planned_bytes; /* of each file, while a resume looks what is there */
+    double rate_bytes_per_s;             /* of the last seconds */
     uint64_t demand_count, demand_bytes;
     uint64_t latency[LATENCY_BUCKETS]; /* of answered requests; see hydrator-status.c */
     uint64_t directory_count;

@@ -140,14 +140,20 @@ static void add_text(struct json_object *o, const char *name, const char *value)
     json_object_object_add(o, name, json_object_new_string(shown ? shown : ""));
 }
 
+/* The limit is for the background only: what is asked for may come faster, and is soon over. */
+static double expected_rate(const struct hydrator *h)
+{
+    double limit = (double)h->config.limit_bytes_per_s;
+
+    return limit > 0 ? MIN(h->rate_bytes_per_s, limit) : h->rate_bytes_per_s;
+}
+
 static void add_rates(struct json_object *o, const struct hydrator *h)
 {
-    uint64_t elapsed_ns = now_ns() - h->filling_ns;
-    double seconds = h->filling_ns ? (double)elapsed_ns / 1e9 : 0;
-    double rate = seconds > 0 ? (double)h->bytes_done / seconds : 0;
+    double rate = expected_rate(h);
     uint64_t left = h->bytes_total > h->bytes_done ? h->bytes_total - h->bytes_done : 0;
 
-    add_number(o, "rate_bytes_per_s", (uint64_t)rate);
+    add_number(o, "rate_bytes_per_s", (uint64_t)h->rate_bytes_per_s);
     add_number(o, "limit_bytes_per_s", h->config.limit_bytes_per_s);
     json_object_object_add(o, "eta_s",
                            json_object_new_int64(rate > 1 ? (int64_t)((double)left / rate) : -1));

@@ -39,6 +39,7 @@ make_tree() {
         first_files | sed 's|/src/|/few/|'
     } | world_files
     for i in demand rest; do add_attributes "$T/src/m20/$i"; done
+    ln "$T/few/m21/never1" "$T/few/m21/linked"
     umbra_backup_of_attributes
 }
 
@@ -261,7 +262,7 @@ mode_21() {
     for file in appended inside read mapped cut; do
         same "$file, after it was cancelled" "$V/t/m21/$file" "$V/plain/m21/$file"
     done
-    right "what nobody used is gone" test ! -e "$V/t/m21/never1"
+    right "what nobody used is gone" test ! -e "$V/t/m21/never1" -a ! -e "$V/t/m21/linked"
 }
 
 # Both processes and the machine end while it is given up: it still is, afterwards.
