@@ -524,17 +524,6 @@ static int use_passphrase(const struct passphrase *passphrase, struct instant_co
     return check_passphrase(config);
 }
 
-static bool is_running(uint64_t restore_id)
-{
-    CLEANUP(instant_running_vector_release_all) struct instant_running_vector list = {0};
-    if (instant_list(&list) < 0)
-        return false;
-    for (size_t i = 0; i < list.count; i++)
-        if (list.items[i].restore_id == restore_id)
-            return true;
-    return false;
-}
-
 struct resume {
     const struct cli *cli;
     const struct instant_wish *wish;
@@ -586,7 +575,7 @@ static int resume_target(struct resume *resume, const char *target)
     int r = instant_record_read(path, &config);
     if (r < 0)
         return r;
-    if (is_running(config.restore_id)) {
+    if (instant_is_running(config.restore_id)) {
         if (!resume->cli->quiet)
             talk("the restore of '%s' is running already", path);
         return EXIT_DONE;
@@ -720,7 +709,7 @@ int instant_resume_private_run(const struct cli *cli, const struct instant_wish 
         return r;
     if (instant_id_parse(id, &restore_id) < 0)
         return error_note(-UMBRA_E_USAGE, "'%s' is not the id of a restore", id);
-    if (is_running(restore_id))
+    if (instant_is_running(restore_id))
         return EXIT_DONE;
     r = instant_note_read(restore_id, &note);
     if (r == -ENOENT)

@@ -163,6 +163,17 @@ int instant_choose(const char *target, struct instant_choice *ret_choice)
     return list.count == 1 ? take_choice(&list.items[0], ret_choice) : none_is_running();
 }
 
+bool instant_is_running(uint64_t restore_id)
+{
+    CLEANUP(instant_running_vector_release_all) struct instant_running_vector list = {0};
+    if (instant_list(&list) < 0)
+        return false;
+    for (size_t i = 0; i < list.count; i++)
+        if (list.items[i].restore_id == restore_id)
+            return true;
+    return false;
+}
+
 /* ---- requests ---- */
 
 struct json_object *instant_request(const char *verb)

@@ -40,6 +40,9 @@ void instant_choice_release(struct instant_choice *choice);
  */
 _must_check_ int instant_choose(const char *target, struct instant_choice *ret_choice);
 
+/* One that cannot be told does not run. */
+bool instant_is_running(uint64_t restore_id);
+
 /* Makes a request {"do": verb}. */
 struct json_object *instant_request(const char *verb);
 /* Sends it; a response that is not "ok" is an error with its words. */

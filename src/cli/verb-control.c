@@ -64,12 +64,87 @@ static int run_resume(struct cli *cli, void *values, char **words, int word_coun
     return tell(cli, values, "resume", "resumed");
 }
 
+/* ---- cancel ---- */
+
+/* As a note has it; of a directory that is not there, the word is all that is known. */
+static char *noted_target(const char *word)
+{
+    char *path = realpath(word, NULL);
+    if (path || errno == ENOMEM)
+        return path;
+    size_t len = strlen(word);
+    while (len > 1 && word[len - 1] == '/')
+        len--;
+    return strndup(word, len);
+}
+
+/* A restore that only this machine's note tells of. */
+static int drop_note(const struct cli *cli, const struct instant_note *note,
+                     struct json_object *dropped)
+{
+    char id[INSTANT_ID_LEN + 1];
+    instant_id_format(note->restore_id, id);
+    int r = instant_note_remove(note->restore_id);
+    if (r < 0)
+        return r;
+    json_append(dropped, json_object_new_string(id));
+    if (cli->json || cli->quiet)
+        return 0;
+    printf("the note of restore %s is dropped: '", id);
+    print_escaped(note->target, strlen(note->target));
+    puts("' is not mounted, or not restored any more");
+    return 0;
+}
+
+static int drop_notes(const struct cli *cli, const char *word, struct json_object *dropped)
+{
+    CLEANUP(instant_note_vector_release_all) struct instant_note_vector notes = {0};
+    CLEANUP_FREE char *target = noted_target(word);
+    int r = target ? instant_note_list(&notes) : -ENOMEM;
+    for (size_t i = 0; r == 0 && i < notes.count; i++) {
+        const struct instant_note *note = &notes.items[i];
+        enum instant_note_state state;
+        if (strcmp(note->target, target) != 0 || instant_is_running(note->restore_id))
+            continue;
+        r = instant_note_look(note, &state);
+        if (r == 0 && state != INSTANT_NOTE_UNFINISHED)
+            r = drop_note(cli, note, dropped);
+    }
+    return r;
+}
+
+/* Nothing of the restore is on the target, or the target is away.  why: what was the matter. */
+static int cancel_notes(const struct cli *cli, const char *target, int why)
+{
+    CLEANUP_JSON struct json_object *object = json_new_object();
+    struct json_object *dropped = json_new_array();
+    struct error_report report = {0};
+    error_save(&report, why);
+    json_add_bool(object, "ok", true);
+    json_add(object, "notes_dropped", dropped);
+    int r = drop_notes(cli, target, dropped);
+    if (r < 0)
+        return r;
+    if (json_object_array_length(dropped) == 0)
+        return error_raise(&report);
+    if (cli->json)
+        json_print(object);
+    else if (!cli->quiet)
+        talk("files of it that are not complete read as zeros when its file system is mounted; to "
+             "go on with it nevertheless: 'umbra restore --resume --target DIR'");
+    return EXIT_DONE;
+}
+
 static int run_cancel(struct cli *cli, void *values, char **words, int word_count)
 {
+    const struct control_values *v = values;
     (void)words;
     (void)word_count;
-    return tell(cli, values, "cancel",
-                "cancelled: what nobody has used is removed, the rest is completed");
+    int r = tell(cli, values, "cancel",
+                 "cancelled: what nobody has used is removed, the rest is completed");
+    if (v->target && (r == -ENODATA || r == -ENOENT || r == -ENOTDIR))
+        return cancel_notes(cli, v->target, r);
+    return r;
 }
 
 /* ---- limit ---- */

@@ -162,6 +162,27 @@ static int show_one(const struct cli *cli, const char *socket_path, struct json_
     return 0;
 }
 
+static void add_interrupted(const struct instant_note *note, bool away, struct json_object *array)
+{
+    struct json_object *item = json_new_object();
+    char id[INSTANT_ID_LEN + 1];
+    instant_id_format(note->restore_id, id);
+    json_add_string(item, "restore", id);
+    json_add_name(item, "target", note->target, strlen(note->target));
+    json_add_string(item, "state", away ? "not mounted" : "interrupted");
+    json_append(array, item);
+}
+
+static void print_interrupted(const struct instant_note *note, bool away)
+{
+    char id[INSTANT_ID_LEN + 1];
+    instant_id_format(note->restore_id, id);
+    printf("restore of '");
+    print_escaped(note->target, strlen(note->target));
+    printf("': %s; go on with 'umbra restore --resume'\n", away ? "not mounted" : "interrupted");
+    printf(LABEL "%s\n", "id", id);
+}
+
 /* Of those that run, nothing is said here; notes that are of no use any more go. */
 static int show_interrupted(const struct cli *cli, const struct instant_running_vector *running,
                             struct json_object *array, size_t *shown_count)
@@ -180,17 +201,11 @@ static int show_interrupted(const struct cli *cli, const struct instant_running_
             r = instant_note_remove(note->restore_id);
             continue;
         }
-        const char *why = state == INSTANT_NOTE_UNFINISHED ? "interrupted" : "not mounted";
-        if (cli->json) {
-            struct json_object *item = json_new_object();
-            json_add_name(item, "target", note->target, strlen(note->target));
-            json_add_string(item, "state", why);
-            json_append(array, item);
-        } else {
-            printf("restore of '");
-            print_escaped(note->target, strlen(note->target));
-            printf("': %s; go on with 'umbra restore --resume'\n", why);
-        }
+        bool away = state != INSTANT_NOTE_UNFINISHED;
+        if (cli->json)
+            add_interrupted(note, away, array);
+        else
+            print_interrupted(note, away);
         *shown_count += 1;
     }
     return r;

@@ -53,6 +53,7 @@
 
 #include "basic/log.h"
 #include "restore/hydrator-private.h"
+#include "restore/instant-note.h"
 
 #define CONFIG_LEN_MAX (16u << 20)
 #define RETRY_ALONE_S  5
@@ -269,12 +270,23 @@ static int say_finish(struct hydrator *h)
     return send(h->channel_fd, &answer, sizeof(answer), MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
+/* This machine need not know of the restore any more.  Where that cannot be written, the next
+ * command that sees the target takes the note away. */
+static void forget(struct hydrator *h)
+{
+    int r = instant_note_remove(h->config.restore_id);
+    if (r < 0)
+        log_warning("cannot remove the note of the restore of '%s': %s", h->config.target,
+                    error_text(r));
+}
+
 static int finish(struct hydrator *h)
 {
     if (syncfs(h->tree_fd) < 0 ||
         (fremovexattr(h->tree_fd, INSTANT_XATTR) < 0 && errno != ENODATA) || fsync(h->tree_fd) < 0)
         return error_note_describe(-errno, "cannot end the restore of '%s'", h->config.target);
     order_end(h);
+    forget(h);
     pthread_mutex_lock(&h->lock);
     h->stopping = true;
     bool lost = h->lost;

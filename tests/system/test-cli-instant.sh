@@ -168,6 +168,16 @@ expect 3 umbra restore --resume
 expect_text "$T/err" "'$V/t': it is not mounted"
 expect 0 umbra status
 expect_text "$T/out" "'$V/t': not mounted"
+id=$(basename $NOTES/*.json .json)
+expect_text "$T/out" "^  id        $id$"
+expect 0 umbra status --json
+expect_text "$T/out" "\"restore\": \"$id\""
+cp $NOTES/* "$T/note"
+expect 0 umbra cancel --target "$V/t"
+expect_text "$T/out" "^the note of restore $id is dropped"
+no_notes
+expect 1 umbra cancel --target "$V/t"
+cp "$T/note" "$NOTES/$id.json"
 
 # Another place, another repository path, known by nobody here: the target itself says what to do.
 mkdir "$T/elsewhere"
@@ -243,8 +253,18 @@ within 10 nobody_left
 cmp "$V/t/many/f20" "$T/src/many/f20" || fail "a file that was used is gone or wrong"
 tail -n 1 "$V/t/many/f25" | grep -qx mine || fail "what an application wrote is gone"
 [ ! -e "$V/t/many/f40" ] || fail "a file that nobody used is left"
-expect 0 umbra status
 no_notes
+
+# ---- ended, with nobody who waits ----
+
+rm -r "$V/t"
+expect 0 umbra restore latest --instant --target "$V/t"
+within 60 nobody_left
+no_notes
+umount "$V"
+expect 0 umbra status
+expect_text "$T/out" '^no instant restore is running$'
+mount -o loop "$IMAGES/$FS.img" "$V"
 
 world_volume_gone
 say "commands of instant restores: done"
