@@ -601,7 +601,9 @@ static int resume_noted(struct resume *resume, const struct instant_note *note, 
     if (r == 0 && state == INSTANT_NOTE_STALE)
         return instant_note_remove(note->restore_id);
     if (r == 0 && state != INSTANT_NOTE_UNFINISHED) {
-        talk("cannot go on with the restore of '%s': it is not mounted", note->target);
+        talk("cannot go on with the restore of '%s': %s", note->target,
+             state == INSTANT_NOTE_REPLACED ? "this is not the directory that it began in"
+                                            : "it is not mounted");
         return EXIT_INCOMPLETE;
     }
     *resumed = true;
@@ -693,9 +695,10 @@ static int resume_unmounted(struct resume *resume, const struct instant_note *no
     char id[INSTANT_ID_LEN + 1];
     instant_id_format(note->restore_id, id);
     return error_note(-ENOENT,
-                      "'%s' is not there, but files of its restore may be elsewhere on '%s'; to "
+                      "'%s' is not %s, and files of its restore may be elsewhere on '%s'; to "
                       "use that nevertheless, remove '" INSTANT_NOTE_DIR "/%s.json'",
-                      note->target, note->mount_point, id);
+                      note->target, state == INSTANT_NOTE_REPLACED ? "what it was" : "there",
+                      note->mount_point, id);
 }
 
 int instant_resume_private_run(const struct cli *cli, const struct instant_wish *wish,

@@ -162,24 +162,34 @@ static int show_one(const struct cli *cli, const char *socket_path, struct json_
     return 0;
 }
 
-static void add_interrupted(const struct instant_note *note, bool away, struct json_object *array)
+static const char *interruption(enum instant_note_state state)
+{
+    switch (state) {
+    case INSTANT_NOTE_UNFINISHED: return "interrupted";
+    case INSTANT_NOTE_REPLACED: return "replaced";
+    default: return "not mounted";
+    }
+}
+
+static void add_interrupted(const struct instant_note *note, enum instant_note_state state,
+                            struct json_object *array)
 {
     struct json_object *item = json_new_object();
     char id[INSTANT_ID_LEN + 1];
     instant_id_format(note->restore_id, id);
     json_add_string(item, "restore", id);
     json_add_name(item, "target", note->target, strlen(note->target));
-    json_add_string(item, "state", away ? "not mounted" : "interrupted");
+    json_add_string(item, "state", interruption(state));
     json_append(array, item);
 }
 
-static void print_interrupted(const struct instant_note *note, bool away)
+static void print_interrupted(const struct instant_note *note, enum instant_note_state state)
 {
     char id[INSTANT_ID_LEN + 1];
     instant_id_format(note->restore_id, id);
     printf("restore of '");
     print_escaped(note->target, strlen(note->target));
-    printf("': %s; go on with 'umbra restore --resume'\n", away ? "not mounted" : "interrupted");
+    printf("': %s; go on with 'umbra restore --resume'\n", interruption(state));
     printf(LABEL "%s\n", "id", id);
 }
 
@@ -201,11 +211,10 @@ static int show_interrupted(const struct cli *cli, const struct instant_running_
             r = instant_note_remove(note->restore_id);
             continue;
         }
-        bool away = state != INSTANT_NOTE_UNFINISHED;
         if (cli->json)
-            add_interrupted(note, away, array);
+            add_interrupted(note, state, array);
         else
-            print_interrupted(note, away);
+            print_interrupted(note, state);
         *shown_count += 1;
     }
     return r;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "restore/instant-note.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <linux/btrfs.h>
 #include <stdio.h>
@@ -53,19 +54,47 @@ void instant_note_vector_release_all(struct instant_note_vector *v)
     instant_note_vector_release(v);
 }
 
+/* What a directory is, whatever its name is just now. */
+struct identity {
+    char fs_uuid[FS_UUID_LEN_MAX + 1];
+    char directory[DIR_HANDLE_LEN_MAX + 1];
+};
+
 /* "" when the file system has none, or the kernel does not tell; btrfs is asked in its own way. */
-static int read_fs_uuid(const char *target, char ret_uuid[FS_UUID_LEN_MAX + 1])
+static void read_fs_uuid(int fd, char ret_uuid[FS_UUID_LEN_MAX + 1])
 {
     struct fs_uuid uuid = {0};
     struct btrfs_ioctl_fs_info_args info = {0};
-    CLEANUP_CLOSE int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return error_note_describe(-errno, "cannot open '%s'", target);
     *ret_uuid = '\0';
     if (ioctl(fd, GET_FS_UUID, &uuid) == 0 && uuid.len <= sizeof(uuid.uuid))
         hex_encode(uuid.uuid, uuid.len, ret_uuid);
     else if (ioctl(fd, BTRFS_IOC_FS_INFO, &info) == 0)
         hex_encode(info.fsid, sizeof(info.fsid), ret_uuid);
+}
+
+/* The handle, which has the inode and its generation; "" where there are no handles. */
+static void read_directory(int fd, char ret_directory[DIR_HANDLE_LEN_MAX + 1])
+{
+    union {
+        struct file_handle head;
+        uint8_t bytes[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+    } h = {.head.handle_bytes = MAX_HANDLE_SZ};
+    int mount_id;
+    static_assert(DIR_HANDLE_LEN_MAX == 2 * (sizeof(uint32_t) + MAX_HANDLE_SZ), "it fits");
+    *ret_directory = '\0';
+    if (name_to_handle_at(fd, "", &h.head, &mount_id, AT_EMPTY_PATH) < 0)
+        return;
+    int len = snprintf(ret_directory, 9, "%08x", (unsigned)h.head.handle_type);
+    hex_encode(h.bytes + sizeof(struct file_handle), h.head.handle_bytes, ret_directory + len);
+}
+
+static int read_identity(const char *target, struct identity *ret_identity)
+{
+    CLEANUP_CLOSE int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_note_describe(-errno, "cannot open '%s'", target);
+    read_fs_uuid(fd, ret_identity->fs_uuid);
+    read_directory(fd, ret_identity->directory);
     return 0;
 }
 
@@ -114,6 +143,7 @@ static int parse_note(const char *text, size_t len, const char *name, struct ins
     struct json_reader in = {.object = object, .what = name};
     CLEANUP_FREE char *id = json_read_string(&in, "restore", JSON_MUST, INSTANT_ID_LEN);
     CLEANUP_FREE char *uuid = json_read_string(&in, "fs_uuid", JSON_MAY, FS_UUID_LEN_MAX);
+    CLEANUP_FREE char *directory = json_read_string(&in, "directory", JSON_MAY, DIR_HANDLE_LEN_MAX);
     note.target = read_absolute(&in, "target", JSON_MUST);
     note.mount_point = read_absolute(&in, "mount_point", JSON_MAY);
     note.repo_url = json_read_string(&in, "repo", JSON_MAY, STRING_LEN_MAX);
@@ -130,6 +160,8 @@ static int parse_note(const char *text, size_t len, const char *name, struct ins
         return in.error;
     if (uuid)
         memcpy(note.fs_uuid, uuid, strlen(uuid) + 1);
+    if (directory)
+        memcpy(note.directory, directory, strlen(directory) + 1);
     *ret_note = note;
     note = (struct instant_note){0};
     return 0;
@@ -140,9 +172,10 @@ static int format_note(const struct instant_config *config, const char *password
 {
     CLEANUP_FREE char *mount_point = NULL;
     CLEANUP(json_writer_release) struct json_writer w;
-    char uuid[FS_UUID_LEN_MAX + 1], id[INSTANT_ID_LEN + 1];
+    struct identity identity;
+    char id[INSTANT_ID_LEN + 1];
     json_writer_init(&w);
-    int r = read_fs_uuid(config->target, uuid);
+    int r = read_identity(config->target, &identity);
     if (r == 0)
         r = find_mount_point(config->target, &mount_point);
     if (r < 0)
@@ -152,7 +185,8 @@ static int format_note(const struct instant_config *config, const char *password
     json_write_string(&w, "restore", id);
     json_write_string(&w, "target", config->target);
     json_write_string(&w, "mount_point", mount_point);
-    json_write_string(&w, "fs_uuid", *uuid ? uuid : NULL);
+    json_write_string(&w, "fs_uuid", *identity.fs_uuid ? identity.fs_uuid : NULL);
+    json_write_string(&w, "directory", *identity.directory ? identity.directory : NULL);
     json_write_string(&w, "repo", config->repo_url);
     json_write_string(&w, "password_file", password_file);
     json_write_string(&w, "cache_dir", config->cache_dir);
@@ -316,11 +350,21 @@ int instant_record_read(const char *target, struct instant_config *ret_config)
     return instant_config_from_json(text, (size_t)len, ret_config);
 }
 
+/* Of a directory without the record. */
+static enum instant_note_state judge(const struct instant_note *note, const struct identity *found)
+{
+    if (strcmp(found->fs_uuid, note->fs_uuid) != 0)
+        return INSTANT_NOTE_ELSEWHERE;
+    if (*note->directory && strcmp(found->directory, note->directory) != 0)
+        return INSTANT_NOTE_REPLACED;
+    return INSTANT_NOTE_STALE;
+}
+
 int instant_note_look(const struct instant_note *note, enum instant_note_state *ret_state)
 {
     CLEANUP(instant_config_release) struct instant_config record = {0};
-    char uuid[FS_UUID_LEN_MAX + 1];
-    int r = read_fs_uuid(note->target, uuid);
+    struct identity identity;
+    int r = read_identity(note->target, &identity);
     if (r == -ENOENT || r == -ENOTDIR) {
         *ret_state = INSTANT_NOTE_AWAY;
         return 0;
@@ -332,6 +376,6 @@ int instant_note_look(const struct instant_note *note, enum instant_note_state *
     if (r == 0 && record.restore_id == note->restore_id)
         *ret_state = INSTANT_NOTE_UNFINISHED;
     else
-        *ret_state = strcmp(uuid, note->fs_uuid) == 0 ? INSTANT_NOTE_STALE : INSTANT_NOTE_ELSEWHERE;
+        *ret_state = judge(note, &identity);
     return 0;
 }

@@ -16,8 +16,9 @@
 
 #include "restore/instant.h"
 
-#define INSTANT_NOTE_DIR "/etc/umbra/restores"
-#define FS_UUID_LEN_MAX  32u /* hex digits */
+#define INSTANT_NOTE_DIR   "/etc/umbra/restores"
+#define FS_UUID_LEN_MAX    32u  /* hex digits */
+#define DIR_HANDLE_LEN_MAX 264u /* the same: a type and at most MAX_HANDLE_SZ bytes */
 
 struct instant_note {
     uint64_t restore_id;
@@ -26,6 +27,7 @@ struct instant_note {
     char *repo_url;      /* as in struct instant_config; NULL: not known */
     char *password_file; /* absolute: where the passphrase came from; NULL: from no file */
     char fs_uuid[FS_UUID_LEN_MAX + 1];           /* of the target's file system; "": it has none */
+    char directory[DIR_HANDLE_LEN_MAX + 1];      /* the target, whatever its name; "": not known */
     char *cache_dir, *load_order, *record_order; /* as in struct instant_config */
     struct string_vector sources;
 };
@@ -38,6 +40,7 @@ enum instant_note_state {
     INSTANT_NOTE_UNFINISHED, /* the target says the same */
     INSTANT_NOTE_STALE,      /* the target is there, and is not being restored by this one */
     INSTANT_NOTE_AWAY,       /* the target is not there */
+    INSTANT_NOTE_REPLACED,   /* another directory has its name: the target may be anywhere */
     INSTANT_NOTE_ELSEWHERE,  /* in its place is a directory of another file system */
 };
 

@@ -156,6 +156,22 @@ TEST(the_target_says_whether_a_restore_goes_on)
     ASSERT_EQ(look(9), INSTANT_NOTE_AWAY);
 }
 
+/* As somebody does who wants the name for something else. */
+TEST(a_directory_in_place_of_the_target_is_not_the_target)
+{
+    char away[4300];
+    make_place("replaced");
+    write_note(12);
+    (void)snprintf(away, sizeof(away), "%s.away", target);
+    ASSERT_EQ(rename(target, away), 0);
+    ASSERT_EQ(look(12), INSTANT_NOTE_AWAY);
+    ASSERT_EQ(mkdir(target, 0700), 0);
+    ASSERT_EQ(look(12), INSTANT_NOTE_REPLACED);
+    ASSERT_EQ(rmdir(target), 0);
+    ASSERT_EQ(rename(away, target), 0);
+    ASSERT_EQ(look(12), INSTANT_NOTE_STALE);
+}
+
 TEST(another_file_system_is_not_the_target)
 {
     CLEANUP(instant_note_release) struct instant_note note = {0};
