@@ -6,8 +6,8 @@
  * INSTANT_NOTE_DIR says where targets are, so that `umbra restore --resume` and a boot find them;
  * and which sources and files root has named here, because a record on a file system that came from
  * elsewhere must not make us run commands, nor read or write files of this machine.  It is written
- * before the restore starts, and the restore removes it when it has taken the record off the target.
- * Should it not get to that, whoever sees that the target has no record any more does.
+ * before the restore starts, and the restore removes it when it has taken the record off the
+ * target.  Should it not get to that, whoever sees that the target has no record any more does.
  *
  * It lies in /etc because a generator of systemd reads it before anything but the root file system
  * is mounted (docs/decisions/006-after-a-reboot.md).
