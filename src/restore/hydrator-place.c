@@ -217,6 +217,7 @@ static int walk_catalog(struct hydrator *h, bool list_only, struct restore_stats
         .numeric_owner = h->config.numeric_owner,
         .no_sync = true,
         .problem = on_problem,
+        .action = list_only ? NULL : hydrator_note_made,
         .userdata = h,
         .placeholders = &placeholders,
         .list_only = list_only,
@@ -267,9 +268,11 @@ int hydrator_place(struct hydrator *h, struct restore_stats *ret_stats)
         r = take_digest(h, &h->config.digest);
     if (r >= 0)
         r = begin_filling(h);
-    if (r >= 0)
-        settle_planned(h, FILE_GONE);
-    return r;
+    if (r < 0)
+        return r;
+    hydrator_forget_made(h);
+    settle_planned(h, FILE_GONE);
+    return 0;
 }
 
 /* ---- walking the tree ---- */

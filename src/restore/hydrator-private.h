@@ -118,6 +118,7 @@ struct hydrator {
     crypto_generichash_state hash; /* of what was planned; the catalog's thread's own */
     struct buffer last_key;        /* that was planned; the same */
     bool walk_needed;              /* some handles may be unknown */
+    struct string_vector made;     /* hydrator-made.c: paths; empty but while placing */
 
     pthread_mutex_t lock;
     pthread_cond_t demand_ready;     /* the demand queue is not empty, or stopping */
@@ -275,6 +276,15 @@ _must_check_ int hydrator_remove_untouched(struct hydrator *h);
 _must_check_ int hydrator_remove_placed(struct hydrator *h);
 /* The record on the target directory. */
 _must_check_ int hydrator_record(struct hydrator *h);
+
+/* hydrator-made.c */
+/* For restore_options.action. */
+void hydrator_note_made(char action, const char *path, void *userdata);
+void hydrator_forget_made(struct hydrator *h);
+/* Takes it away, as far as nobody else uses it. */
+void hydrator_remove_made(struct hydrator *h);
+/* The failure again; when there was no space, with how much there is and should be. */
+int hydrator_tell_space(const struct hydrator *h, const struct error_report *why);
 
 /* hydrator-status.c */
 void note_problem(struct hydrator *h, const char *path, const char *what);

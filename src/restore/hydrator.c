@@ -528,7 +528,8 @@ static int hydrator_init(struct hydrator *h)
     return read_record(h);
 }
 
-/* Before anybody relies on the placeholders: there are none, and no gate, afterwards. */
+/* Before anybody relies on the placeholders: there are none, and nothing else of ours, and no gate,
+ * afterwards. */
 static int give_up(struct hydrator *h, int r)
 {
     struct error_report why = {0};
@@ -537,8 +538,10 @@ static int give_up(struct hydrator *h, int r)
     log_error("%s", why.text);
     r = hydrator_remove_placed(h);
     if (r >= 0)
+        hydrator_remove_made(h);
+    if (r >= 0)
         r = finish(h);
-    report_error(h, error_raise(&why));
+    report_error(h, hydrator_tell_space(h, &why));
     return r;
 }
 

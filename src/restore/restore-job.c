@@ -121,6 +121,8 @@ static enum job_way choose_way(const struct job *job, const struct comparison *c
 
 static char action_of(const struct job *job)
 {
+    if (job->placeholder)
+        return 'p';
     if (job->found == FOUND_NOTHING || job->found == FOUND_OTHER)
         return 'c';
     switch (job->way) {

@@ -50,7 +50,8 @@ void restore_problem(struct restore *restore, const char *path, const char *fmt,
 static uint64_t *action_count(struct restore_stats *stats, char action)
 {
     switch (action) {
-    case 'c': return &stats->created_count;
+    case 'c':
+    case 'p': return &stats->created_count;
     case 'w': return &stats->rewritten_count;
     case 'a': return &stats->attributes_count;
     case 'd': return &stats->deleted_count;

@@ -24,7 +24,8 @@ struct restore_options {
      * thread, one at a time. */
     void (*problem)(const char *path, const char *what, void *userdata);
     /* What is done with a path (for --verbose and --dry-run): 'c' created, 'w' contents rewritten
-     * (wholly or in part), 'a' attributes only, '=' nothing to do, 'd' deleted.  One at a time.
+     * (wholly or in part), 'a' attributes only, '=' nothing to do, 'd' deleted, 'p' made as a
+     * placeholder.  One at a time.
      * NULL: not wanted. */
     void (*action)(char action, const char *path, void *userdata);
     void *userdata;

@@ -33,6 +33,8 @@ start_limited() {
     for i in {1..40}; do echo "$T/src/many/f$i $((i * 5000))"; done
 } | world_files
 touch "$T/src/many/"$'odd \xff\nname'
+mkdir -p "$T/src/00/deep/er"
+ln -s er "$T/src/00/deep/link"
 world_backup src
 world_volume ext4 || skip "no ext4 here"
 
@@ -68,6 +70,16 @@ expect 1 umbra restore latest --instant --target "$T/tmpfs/new/er"
 expect_text "$T/err" 'ext4, xfs and btrfs; use an ordinary restore'
 [ ! -e "$T/tmpfs/new/er" ] || fail "a target that could not be used was left behind"
 umount "$T/tmpfs"
+volume_make small ext4 8M
+mkdir -p "$T/small/t" # once more: nothing is left that would be in the way
+for _ in 1 2; do
+    expect 1 umbra restore latest --instant --target "$T/small/t"
+    expect_text "$T/err" 'No space left on device; the files to be restored have 15.* MiB, and .* are free'
+    within 10 nobody_left
+done
+[ -z "$(ls -A "$T/small/t")" ] || fail "left behind: $(find "$T/small/t")"
+no_notes
+volume_gone "$T/small"
 expect 1 umbra restore nothing --instant --target "$V/t"
 expect_text "$T/err" "nothing"
 UMBRA_PASSWORD=wrong expect 1 umbra restore latest --instant --target "$V/t"
@@ -145,11 +157,14 @@ expect_text "$T/err" 'the restore goes on'
 
 # ---- everything dies, as with a reboot ----
 
-# They start each other again, so once is not enough.
+# They start each other again, so once is not enough; and who is left over alone makes haste, so all
+# are stopped before any is killed.
 kill_all() {
     local pids
     pids=$(ours)
     # shellcheck disable=SC2086 # one word each
+    [ -z "$pids" ] || kill -STOP $pids 2>/dev/null || true
+    # shellcheck disable=SC2086
     [ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
     nobody_left
 }
