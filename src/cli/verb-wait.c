@@ -46,13 +46,30 @@ static void show(const struct waiting *w)
     atomic_store(&progress->problems, w->last.files_failed);
 }
 
+/* It never answered: its note is there as long as it has not ended. */
+static int learn_target(struct waiting *w)
+{
+    CLEANUP(instant_note_release) struct instant_note note = {0};
+    char id[INSTANT_ID_LEN + 1];
+    int r = instant_note_read(w->choice.restore_id, &note);
+    if (r == -ENOENT)
+        return error_note(-ESRCH, "the restore has ended");
+    if (r < 0)
+        return r;
+    instant_id_format(note.restore_id, id);
+    w->last.restore = strdup(id);
+    w->last.target = TAKE_PTR(note.target);
+    return w->last.restore ? 0 : -ENOMEM;
+}
+
 /* 1: no restore of that number is on the target any more. */
-static int has_ended(const struct waiting *w)
+static int has_ended(struct waiting *w)
 {
     CLEANUP(instant_config_release) struct instant_config record = {0};
-    if (!w->last.target) /* it never answered */
-        return error_note(-ENOTCONN, "the restore has ended before it was asked anything");
-    int r = instant_record_read(w->last.target, &record);
+    int r = w->last.target ? 0 : learn_target(w);
+    if (r < 0)
+        return r;
+    r = instant_record_read(w->last.target, &record);
     if (r == -ENODATA)
         return 1;
     return r < 0 ? r : record.restore_id != w->choice.restore_id;
@@ -148,13 +165,13 @@ static int run_wait(struct cli *cli, void *values, char **words, int word_count)
     (void)words;
     (void)word_count;
     int r = instant_choose(v->target, &w.choice);
+    if (r == 0)
+        r = wait_until_ended(&w);
     if (r == -ENODATA || r == -ESRCH) {
         if (!cli->quiet)
             talk("%s", error_text(r));
         return EXIT_DONE;
     }
-    if (r == 0)
-        r = wait_until_ended(&w);
     if (r < 0)
         return r;
     /* Of a restore that has ended, this machine need not know any more. */
