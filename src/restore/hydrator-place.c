@@ -257,12 +257,22 @@ static int take_digest(struct hydrator *h, char **ret_digest)
     return 0;
 }
 
+static int check_selection(const struct hydrator *h, const struct restore_stats *stats)
+{
+    if (h->config.includes.count == 0 ||
+        stats->file_count + stats->directory_count + stats->other_count > 0)
+        return 0;
+    return error_note(-ENOENT, "nothing in backup %.12s matches --include", h->backup->id);
+}
+
 int hydrator_place(struct hydrator *h, struct restore_stats *ret_stats)
 {
     atomic_store(&h->has_manifest, true);
     int r = hydrator_record(h);
     if (r >= 0)
         r = walk_catalog(h, false, ret_stats);
+    if (r >= 0)
+        r = check_selection(h, ret_stats);
     free(TAKE_PTR(h->config.digest));
     if (r >= 0)
         r = take_digest(h, &h->config.digest);

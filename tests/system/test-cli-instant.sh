@@ -84,6 +84,9 @@ expect 1 umbra restore nothing --instant --target "$V/t"
 expect_text "$T/err" "nothing"
 UMBRA_PASSWORD=wrong expect 1 umbra restore latest --instant --target "$V/t"
 expect_text "$T/err" "passphrase"
+expect 1 umbra restore latest --instant --include no-such-file --target "$V/none"
+expect_text "$T/err" "nothing in backup $(head -c 12 "$T/src.id") matches --include"
+[ ! -e "$V/none" ] || fail "a restore of nothing has left its target"
 if command -v setpriv >/dev/null; then
     chmod 755 "$T"
     for words in "restore latest --instant --target $T/x" "restore --resume" status wait pause; do
