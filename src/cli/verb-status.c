@@ -299,6 +299,8 @@ static int watch(const struct cli *cli, const char *target)
     CLEANUP(buffer_release) struct buffer line = {0};
     bool lines = !cli->json && output_terminal_columns() == 0;
     int r = instant_choose(target, &choice);
+    if (!target && (r == -ESRCH || r == -ENOTCONN))
+        return show_all(cli); /* there is nothing to wait for */
     while (r == 0 && atomic_load(&cli->progress->cancelled) == 0 && !output_broken()) {
         CLEANUP_JSON struct json_object *response = NULL;
         CLEANUP(instant_status_release) struct instant_status status = {0};

@@ -42,13 +42,18 @@ world_volume ext4 || skip "no ext4 here"
 
 expect 0 umbra status
 expect_text "$T/out" '^no instant restore is running$'
-expect 0 umbra status --json
-[ "$(json "$T/out" restores)" = "[]" ] || fail "restores in: $(cat "$T/out")"
+expect 0 umbra status --watch
+expect_text "$T/out" '^no instant restore is running$'
+for watch in "" --watch; do
+    # shellcheck disable=SC2086 # none or one
+    expect 0 umbra status --json $watch
+    [ "$(json "$T/out" restores)" = "[]" ] || fail "restores in: $(cat "$T/out")"
+done
 expect 0 umbra wait
 expect_text "$T/err" 'no instant restore is running'
 expect 0 umbra restore --resume
 expect_text "$T/err" 'there is no interrupted restore'
-for verb in pause resume cancel "limit 1M" "hydrate /etc" "status --watch"; do
+for verb in pause resume cancel "limit 1M" "hydrate /etc"; do
     # shellcheck disable=SC2086
     expect 1 umbra $verb
     expect_text "$T/err" 'no instant restore is running'
