@@ -27,7 +27,7 @@ static const struct option_spec control_options[] = {
 
 static const struct option_spec hydrate_options[] = {
     {'T', "target", OPTION_STRING, offsetof(struct control_values, target), .arg = "DIR",
-     .help = "the restore of this directory, when there are several"},
+     .help = "the restore of this directory; usually the paths tell which"},
     {0, "no-wait", OPTION_FLAG, offsetof(struct control_values, no_wait),
      .help = "do not wait until they are complete"},
     {0},
@@ -229,6 +229,46 @@ static int get_target(const char *socket_path, char **ret_target)
     return r;
 }
 
+/* Of several, the one whose target has the path; the innermost, should they be one in another. */
+static int choose_by_path(const char *word, struct instant_running_vector *list,
+                          struct instant_choice *ret_choice)
+{
+    struct instant_running *best = NULL;
+    CLEANUP_FREE char *path = NULL;
+    size_t best_len = 0;
+    int r = path_make_absolute(word, &path);
+    for (size_t i = 0; r == 0 && i < list->count; i++) {
+        CLEANUP_FREE char *target = NULL;
+        r = get_target(list->items[i].socket_path, &target);
+        if (r == 0 && below(path, target) && strlen(target) > best_len) {
+            best = &list->items[i];
+            best_len = strlen(target);
+        }
+        if (instant_is_gone(r))
+            r = 0; /* it has ended meanwhile */
+    }
+    if (r < 0)
+        return r;
+    if (!best)
+        return error_note(-UMBRA_E_USAGE, "'%s' is not below a directory that is being restored",
+                          word);
+    *ret_choice = (struct instant_choice){.restore_id = best->restore_id,
+                                          .socket_path = TAKE_PTR(best->socket_path)};
+    return 0;
+}
+
+static int choose(const char *target, const char *word, struct instant_choice *ret_choice)
+{
+    CLEANUP(instant_running_vector_release_all) struct instant_running_vector list = {0};
+    int r = instant_need_root();
+    if (r == 0 && !target)
+        r = instant_list(&list);
+    if (r < 0)
+        return r;
+    return list.count > 1 ? choose_by_path(word, &list, ret_choice)
+                          : instant_choose(target, ret_choice);
+}
+
 static uint64_t number(struct json_object *response, const char *key)
 {
     struct json_object *value = NULL;
@@ -319,7 +359,7 @@ static int run_hydrate(struct cli *cli, void *values, char **words, int word_cou
     CLEANUP_FREE char *target = NULL;
     CLEANUP_JSON struct json_object *paths = json_new_array();
     CLEANUP_JSON struct json_object *response = NULL;
-    int r = instant_choose(v->target, &choice);
+    int r = choose(v->target, words[0], &choice);
     if (r == 0)
         r = get_target(choice.socket_path, &target);
     for (int i = 0; r == 0 && i < word_count; i++)

@@ -289,5 +289,28 @@ expect 0 umbra status
 expect_text "$T/out" '^no instant restore is running$'
 mount -o loop "$IMAGES/$FS.img" "$V"
 
+# ---- two at a time ----
+
+rm -r "$V/t"
+volume_make second ext4 128M
+start_limited
+expect 0 umbra restore latest --instant --limit 1K --target "$T/second/t"
+expect 2 umbra pause
+expect_text "$T/err" '2 instant restores are running: say which with --target DIR'
+for target in "$V/t" "$T/second/t"; do
+    expect 0 umbra hydrate "$target/many/f9"
+    ! is_pending "$target/many/f9" || fail "'$target/many/f9' is not complete"
+done
+expect 2 umbra hydrate "$T/src"
+expect_text "$T/err" 'is not below a directory that is being restored'
+expect 2 umbra hydrate "$V/t/many/f10" "$T/second/t/many/f10"
+expect_text "$T/err" "is not below '$V/t', which is being restored"
+for target in "$V/t" "$T/second/t"; do
+    expect 0 umbra cancel --target "$target"
+done
+within 60 nobody_left
+no_notes
+volume_gone "$T/second"
+
 world_volume_gone
 say "commands of instant restores: done"
