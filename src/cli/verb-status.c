@@ -191,6 +191,8 @@ static void print_interrupted(const struct instant_note *note, enum instant_note
     print_escaped(note->target, strlen(note->target));
     printf("': %s; go on with 'umbra restore --resume'\n", interruption(state));
     printf(LABEL "%s\n", "id", id);
+    printf(LABEL "%s\n", "beware",
+           "until then nothing may read it: files that are not here yet read as zeros");
 }
 
 /* Of those that run, nothing is said here; notes that are of no use any more go. */

@@ -25,7 +25,10 @@ static int held_by_another(int fd, const char *target)
 
     ssize_t n = pread(fd, who, sizeof(who) - 1, 0);
     who[n > 0 ? n : 0] = '\0';
-    return error_note(-EBUSY, "restore %.16s is running on the file system of '%s'",
+    return error_note(-EBUSY,
+                      "restore %.16s is running on the file system of '%s', see 'umbra status': "
+                      "wait for it with 'umbra wait', or end it with 'umbra cancel --target' and "
+                      "its directory",
                       n >= 16 ? who : "(unknown)", target);
 }
 

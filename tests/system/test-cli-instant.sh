@@ -111,6 +111,9 @@ expect_text "$T/out" "^'$V/t' is usable after [0-9.]+ s: 45 files, .* stream in 
 [ "$(find $NOTES -name '*.json' | wc -l)" = 1 ] || fail "no note of the restore"
 expect 1 umbra restore latest --instant --target "$V/t"
 expect_text "$T/err" 'is being restored already'
+expect 1 umbra restore latest --instant --target "$V/second"
+expect_text "$T/err" "is running on the file system of '$V/second', see 'umbra status': wait for it"
+[ ! -e "$V/second" ] || fail "a restore that was refused has left its target"
 expect 0 umbra pause
 expect 0 umbra status
 expect_text "$T/out" "^restore of '$V/t': filling, paused$"
@@ -180,6 +183,7 @@ die() { within 10 kill_all; }
 die
 expect 0 umbra status
 expect_text "$T/out" "^restore of '$V/t': interrupted; go on with 'umbra restore --resume'"
+expect_text "$T/out" '^  beware .* read as zeros$'
 expect 1 umbra wait
 expect_text "$T/err" "is interrupted: go on with 'umbra restore --resume'"
 expect 1 umbra pause --target "$V/t"
