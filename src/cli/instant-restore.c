@@ -354,6 +354,16 @@ static int undo(const struct instant_config *config, bool made, int r)
     return error_raise(&why);
 }
 
+static int note_and_start(const struct cli *cli, const struct instant_config *config,
+                          const char *password_file, struct instant_report *ret_report)
+{
+    CLEANUP_CLOSE int held_fd = -EBADF;
+    int r = instant_note_hold(&held_fd);
+    if (r == 0)
+        r = instant_note_write(config, password_file);
+    return r < 0 ? r : instant_start(config, cli->progress, ret_report);
+}
+
 static int start(const struct cli *cli, const struct instant_config *config, bool made,
                  uint64_t begun_ns)
 {
@@ -361,9 +371,7 @@ static int start(const struct cli *cli, const struct instant_config *config, boo
     struct instant_report report;
     int r = find_password_file(cli, &password_file);
     if (r == 0)
-        r = instant_note_write(config, password_file);
-    if (r == 0)
-        r = instant_start(config, cli->progress, &report);
+        r = note_and_start(cli, config, password_file, &report);
     if (r < 0)
         return r == -UMBRA_E_CANCELLED ? r : undo(config, made, r);
     return tell_ready(cli, config, &report, (double)(monotonic_ns() - begun_ns) / 1e9);
@@ -585,9 +593,7 @@ static int resume_target(struct resume *resume, const char *target)
         r = resume_passphrase(resume, &config, &password_file);
     uint64_t begun_ns = monotonic_ns();
     if (r == 0)
-        r = instant_note_write(&config, password_file);
-    if (r == 0)
-        r = instant_start(&config, resume->cli->progress, &report);
+        r = note_and_start(resume->cli, &config, password_file, &report);
     if (r < 0)
         return r;
     return tell_ready(resume->cli, &config, &report, (double)(monotonic_ns() - begun_ns) / 1e9);
@@ -597,9 +603,10 @@ static int resume_target(struct resume *resume, const char *target)
 static int resume_noted(struct resume *resume, const struct instant_note *note, bool *resumed)
 {
     enum instant_note_state state;
+    bool dropped;
     int r = instant_note_look(note, &state);
     if (r == 0 && state == INSTANT_NOTE_STALE)
-        return instant_note_remove(note->restore_id);
+        return instant_note_drop(note, state, &dropped);
     if (r == 0 && state != INSTANT_NOTE_UNFINISHED) {
         talk("cannot go on with the restore of '%s': %s", note->target,
              state == INSTANT_NOTE_REPLACED ? "this is not the directory that it began in"
@@ -676,6 +683,7 @@ static int resume_behind_gate(struct resume *resume, const struct instant_note *
 static int resume_unmounted(struct resume *resume, const struct instant_note *note)
 {
     enum instant_note_state state;
+    bool dropped;
     if (!note->mount_point)
         return error_note(-ENODATA, "the note about the restore of '%s' names no mount point",
                           note->target);
@@ -686,7 +694,7 @@ static int resume_unmounted(struct resume *resume, const struct instant_note *no
         return r;
     switch (state) {
     case INSTANT_NOTE_UNFINISHED: return resume_behind_gate(resume, note);
-    case INSTANT_NOTE_STALE: return instant_note_remove(note->restore_id);
+    case INSTANT_NOTE_STALE: return instant_note_drop(note, state, &dropped);
     case INSTANT_NOTE_ELSEWHERE:
         talk("'%s' is of another file system than the restore that began there", note->target);
         return EXIT_DONE;

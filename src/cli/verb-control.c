@@ -80,12 +80,13 @@ static char *noted_target(const char *word)
 
 /* A restore that only this machine's note tells of. */
 static int drop_note(const struct cli *cli, const struct instant_note *note,
-                     struct json_object *dropped)
+                     enum instant_note_state state, struct json_object *dropped)
 {
     char id[INSTANT_ID_LEN + 1];
+    bool done;
     instant_id_format(note->restore_id, id);
-    int r = instant_note_remove(note->restore_id);
-    if (r < 0)
+    int r = instant_note_drop(note, state, &done);
+    if (r < 0 || !done)
         return r;
     json_append(dropped, json_object_new_string(id));
     if (cli->json || cli->quiet)
@@ -104,11 +105,11 @@ static int drop_notes(const struct cli *cli, const char *word, struct json_objec
     for (size_t i = 0; r == 0 && i < notes.count; i++) {
         const struct instant_note *note = &notes.items[i];
         enum instant_note_state state;
-        if (strcmp(note->target, target) != 0 || instant_is_running(note->restore_id))
+        if (strcmp(note->target, target) != 0)
             continue;
         r = instant_note_look(note, &state);
         if (r == 0 && state != INSTANT_NOTE_UNFINISHED)
-            r = drop_note(cli, note, dropped);
+            r = drop_note(cli, note, state, dropped);
     }
     return r;
 }

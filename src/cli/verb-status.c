@@ -204,13 +204,13 @@ static int show_interrupted(const struct cli *cli, const struct instant_running_
     for (size_t i = 0; r == 0 && i < notes.count; i++) {
         const struct instant_note *note = &notes.items[i];
         enum instant_note_state state;
-        bool runs = false;
+        bool runs = false, dropped;
         for (size_t k = 0; k < running->count; k++)
             runs = runs || running->items[k].restore_id == note->restore_id;
         if (runs || instant_note_look(note, &state) < 0)
             continue;
         if (state == INSTANT_NOTE_STALE) {
-            r = instant_note_remove(note->restore_id);
+            r = instant_note_drop(note, state, &dropped);
             continue;
         }
         if (cli->json)

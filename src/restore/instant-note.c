@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -378,4 +379,66 @@ int instant_note_look(const struct instant_note *note, enum instant_note_state *
     else
         *ret_state = judge(note, &identity);
     return 0;
+}
+
+/* ---- removing what others may need ---- */
+
+/* Many can start at once; whoever removes is alone. */
+int instant_note_hold_in(const char *dir, int *ret_fd)
+{
+    int r = make_note_dir(dir);
+    if (r < 0)
+        return r;
+    CLEANUP_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_note_describe(-errno, "cannot open '%s'", dir);
+    while (flock(fd, LOCK_SH) < 0)
+        if (errno != EINTR)
+            return error_note_describe(-errno, "cannot lock '%s'", dir);
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+static bool may_run(const char *socket_dir, uint64_t restore_id)
+{
+    CLEANUP(instant_running_vector_release_all) struct instant_running_vector list = {0};
+    if (instant_list_in(socket_dir, &list) < 0)
+        return true;
+    for (size_t i = 0; i < list.count; i++)
+        if (list.items[i].restore_id == restore_id)
+            return true;
+    return false;
+}
+
+/* Under the lock, so no restore has begun since but those that run: what was seen before may be
+ * older than the record. */
+int instant_note_drop_in(const char *dir, const char *socket_dir, const struct instant_note *note,
+                         enum instant_note_state seen, bool *ret_dropped)
+{
+    enum instant_note_state state;
+    CLEANUP_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *ret_dropped = false;
+    if (fd < 0)
+        return error_note_describe(-errno, "cannot open '%s'", dir);
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+        return errno == EWOULDBLOCK ? 0 : error_note_describe(-errno, "cannot lock '%s'", dir);
+    if (may_run(socket_dir, note->restore_id))
+        return 0;
+    int r = instant_note_look(note, &state);
+    if (r < 0 || state != seen)
+        return r;
+    r = instant_note_remove_in(dir, note->restore_id);
+    *ret_dropped = r == 0;
+    return r;
+}
+
+int instant_note_hold(int *ret_fd)
+{
+    return instant_note_hold_in(INSTANT_NOTE_DIR, ret_fd);
+}
+
+int instant_note_drop(const struct instant_note *note, enum instant_note_state seen,
+                      bool *ret_dropped)
+{
+    return instant_note_drop_in(INSTANT_NOTE_DIR, INSTANT_SOCKET_DIR, note, seen, ret_dropped);
 }

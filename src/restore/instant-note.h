@@ -46,7 +46,15 @@ enum instant_note_state {
 
 /* Durable on return; replaces an earlier note of the same restore.  password_file may be NULL. */
 _must_check_ int instant_note_write(const struct instant_config *config, const char *password_file);
-/* One that is not there is fine. */
+/* For who starts a restore, before the note is written and until it runs: as long as *ret_fd is
+ * open, instant_note_drop() removes nothing.  Until then the target has no record, and the note
+ * looks like that of a restore that has ended. */
+_must_check_ int instant_note_hold(int *ret_fd);
+/* For who has looked at the target, and seen that: removes the note when that is still so, and that
+ * restore neither runs nor may just be starting.  *ret_dropped: it is gone. */
+_must_check_ int instant_note_drop(const struct instant_note *note, enum instant_note_state seen,
+                                   bool *ret_dropped);
+/* For the restore itself.  One that is not there is fine. */
 _must_check_ int instant_note_remove(uint64_t restore_id);
 /* -ENOENT: there is none. */
 _must_check_ int instant_note_read(uint64_t restore_id, struct instant_note *ret_note);

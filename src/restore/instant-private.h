@@ -20,6 +20,10 @@ _must_check_ int control_server_start_in(const char *dir, uint64_t restore_id, c
 
 _must_check_ int instant_note_write_in(const char *dir, const struct instant_config *config,
                                        const char *password_file);
+_must_check_ int instant_note_hold_in(const char *dir, int *ret_fd);
+_must_check_ int instant_note_drop_in(const char *dir, const char *socket_dir,
+                                      const struct instant_note *note, enum instant_note_state seen,
+                                      bool *ret_dropped);
 _must_check_ int instant_note_remove_in(const char *dir, uint64_t restore_id);
 _must_check_ int instant_note_read_in(const char *dir, uint64_t restore_id,
                                       struct instant_note *ret_note);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -154,6 +155,57 @@ TEST(the_target_says_whether_a_restore_goes_on)
     ASSERT_EQ(look(9), INSTANT_NOTE_STALE);
     ASSERT_EQ(rmdir(target), 0);
     ASSERT_EQ(look(9), INSTANT_NOTE_AWAY);
+}
+
+static bool drop(uint64_t id, enum instant_note_state seen)
+{
+    CLEANUP(instant_note_release) struct instant_note note = {0};
+    char sockets[4300];
+    bool dropped = false;
+    (void)snprintf(sockets, sizeof(sockets), "%s.sockets", target);
+    ASSERT_TRUE(mkdir(sockets, 0700) == 0 || errno == EEXIST);
+    ASSERT_OK(instant_note_read_in(dir, id, &note));
+    ASSERT_OK(instant_note_drop_in(dir, sockets, &note, seen, &dropped));
+    return dropped;
+}
+
+static int no_answer(const char *request, size_t len, char **ret_response, void *userdata)
+{
+    (void)request;
+    (void)len;
+    (void)ret_response;
+    (void)userdata;
+    return -ENOSYS;
+}
+
+TEST(the_note_of_a_restore_that_starts_is_left)
+{
+    int first = -EBADF, second = -EBADF;
+    make_place("held");
+    ASSERT_OK(instant_note_hold_in(dir, &first));
+    ASSERT_OK(instant_note_hold_in(dir, &second));
+    write_note(13);
+    ASSERT_TRUE(!drop(13, INSTANT_NOTE_STALE));
+    ASSERT_EQ(close(first), 0);
+    ASSERT_TRUE(!drop(13, INSTANT_NOTE_STALE));
+    ASSERT_EQ(close(second), 0);
+    ASSERT_TRUE(drop(13, INSTANT_NOTE_STALE));
+}
+
+TEST(the_note_of_a_restore_that_has_started_is_left)
+{
+    char sockets[4300];
+    make_place("started");
+    write_note(14);
+    (void)snprintf(sockets, sizeof(sockets), "%s.sockets", target);
+    ASSERT_EQ(mkdir(sockets, 0700), 0);
+    {
+        CLEANUP(control_server_stopp) struct control_server *server = NULL;
+        ASSERT_OK(control_server_start_in(sockets, 14, no_answer, NULL, &server));
+        ASSERT_TRUE(!drop(14, INSTANT_NOTE_STALE));
+    }
+    ASSERT_TRUE(!drop(14, INSTANT_NOTE_AWAY)); /* as it looked before */
+    ASSERT_TRUE(drop(14, INSTANT_NOTE_STALE));
 }
 
 /* As somebody does who wants the name for something else. */

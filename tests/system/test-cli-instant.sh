@@ -106,7 +106,19 @@ no_notes
 
 # ---- a restore ----
 
-start_limited --deadline 30
+# A note without a record is that of a restore that has ended, or that is just beginning: it cannot go
+# on without the lock of the sockets, and holds that of the notes meanwhile.
+noted() { [ "$(find $NOTES -name '*.json' | wc -l)" = 1 ]; }
+exec {sockets}</run/umbra
+flock "$sockets"
+start_limited --deadline 30 {sockets}<&- &
+starting=$!
+within 20 noted
+! flock -n $NOTES true || fail "somebody could take away the note of a restore that starts"
+flock -u "$sockets"
+wait $starting || fail "it did not start"
+flock -w 20 $NOTES true || fail "the notes are locked for ever"
+exec {sockets}<&-
 expect_text "$T/out" "^'$V/t' is usable after [0-9.]+ s: 45 files, .* stream in behind; see 'umbra status'"
 [ "$(find $NOTES -name '*.json' | wc -l)" = 1 ] || fail "no note of the restore"
 expect 1 umbra restore latest --instant --target "$V/t"
