@@ -122,7 +122,8 @@ static int wait_until_ended(struct waiting *w)
         r = poll_once(w);
         if (r == 0)
             instant_pause(w->cli, POLL_TENTHS);
-        if (r == 0 && atomic_load(&w->cli->progress->cancelled) != 0)
+        /* the question itself may have been interrupted */
+        if (r <= 0 && atomic_load(&w->cli->progress->cancelled) != 0)
             return error_note(-UMBRA_E_CANCELLED, "interrupted: the restore goes on");
     }
     return r < 0 ? r : 0;
