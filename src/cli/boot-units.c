@@ -346,17 +346,28 @@ static int write_followers(const struct boot *boot)
     return r;
 }
 
+static void set_names(struct boot *boot, uint64_t restore_id)
+{
+    char id[INSTANT_ID_LEN + 1];
+    instant_id_format(restore_id, id);
+    (void)snprintf(boot->service, sizeof(boot->service), "umbra-resume@%s.service", id);
+    (void)snprintf(boot->drop_in, sizeof(boot->drop_in), "50-umbra-%s.conf", id);
+}
+
+int boot_units_write_unreadable(const char *dir, uint64_t restore_id)
+{
+    struct boot boot = {.dir = dir};
+    set_names(&boot, restore_id);
+    return write_follower(&boot, "local-fs.target");
+}
+
 int boot_units_write(const char *dir, const struct instant_note *note,
                      const struct boot_mount_vector *mounts)
 {
     struct boot boot = {.dir = dir, .note = note, .mounts = mounts};
-    char id[INSTANT_ID_LEN + 1];
     if (!note->mount_point)
-        return error_note(-ENODATA, "the note about the restore of '%s' names no mount point",
-                          note->target);
-    instant_id_format(note->restore_id, id);
-    (void)snprintf(boot.service, sizeof(boot.service), "umbra-resume@%s.service", id);
-    (void)snprintf(boot.drop_in, sizeof(boot.drop_in), "50-umbra-%s.conf", id);
+        return boot_units_write_unreadable(dir, note->restore_id);
+    set_names(&boot, note->restore_id);
     for (size_t i = 0; i < mounts->count && !is_root(note->mount_point); i++)
         if (strcmp(mounts->items[i].dir, note->mount_point) == 0)
             boot.own = &mounts->items[i];

@@ -27,3 +27,6 @@ char *boot_device_path(const char *device);
 /* Writes the drop-ins for a note into a directory of units. */
 _must_check_ int boot_units_write(const char *dir, const struct instant_note *note,
                                   const struct boot_mount_vector *mounts);
+/* For one that cannot be read.  Nobody knows of which volume it is, so its service, which says what
+ * the matter is, has to come before all of local-fs.target. */
+_must_check_ int boot_units_write_unreadable(const char *dir, uint64_t restore_id);

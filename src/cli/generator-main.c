@@ -10,25 +10,31 @@
 
 #define FSTAB "/etc/fstab"
 
+static void tell(int r, int *outcome)
+{
+    if (r >= 0)
+        return;
+    log_error("%s", error_text(r));
+    *outcome = -EIO;
+}
+
 /* One that fails does not keep the others from being safe. */
 static int write_all(const char *dir)
 {
     CLEANUP(boot_mount_vector_release_all) struct boot_mount_vector mounts = {0};
     CLEANUP(instant_note_vector_release_all) struct instant_note_vector notes = {0};
+    CLEANUP(instant_id_vector_release) struct instant_id_vector unreadable = {0};
     int outcome = 0;
-    int r = instant_note_list(&notes);
-    if (r < 0 || notes.count == 0)
+    int r = instant_note_list_all(&notes, &unreadable);
+    if (r < 0 || notes.count + unreadable.count == 0)
         return r;
+    for (size_t i = 0; i < unreadable.count; i++)
+        tell(boot_units_write_unreadable(dir, unreadable.items[i]), &outcome);
     r = boot_mounts_read(FSTAB, &mounts);
     if (r < 0) /* the mount points are enough to hold mounts back */
         log_error("%s", error_text(r));
-    for (size_t i = 0; i < notes.count; i++) {
-        r = boot_units_write(dir, &notes.items[i], &mounts);
-        if (r < 0) {
-            log_error("%s", error_text(r));
-            outcome = -EIO;
-        }
-    }
+    for (size_t i = 0; i < notes.count; i++)
+        tell(boot_units_write(dir, &notes.items[i], &mounts), &outcome);
     return outcome;
 }
 

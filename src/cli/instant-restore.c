@@ -725,7 +725,9 @@ int instant_resume_private_run(const struct cli *cli, const struct instant_wish 
     r = instant_note_read(restore_id, &note);
     if (r == -ENOENT)
         return EXIT_DONE; /* it has ended */
-    return r < 0 ? r : resume_unmounted(&resume, &note);
+    if (r < 0)
+        return error_prefix(r, "cannot read the note '" INSTANT_NOTE_DIR "/%s.json'", id);
+    return resume_unmounted(&resume, &note);
 }
 
 int instant_resume_run(const struct cli *cli, const struct instant_wish *wish)

@@ -245,42 +245,61 @@ int instant_note_remove_in(const char *dir, uint64_t restore_id)
     return r == -ENOENT ? 0 : r;
 }
 
-static int read_note(struct io *io, const char *name, struct instant_note *ret_note)
+static int read_note(struct io *io, uint64_t restore_id, struct instant_note *ret_note)
 {
+    CLEANUP(instant_note_release) struct instant_note note = {0};
+    char name[NOTE_NAME_LEN + 1];
     CLEANUP_FREE void *text = NULL;
     size_t len = 0;
+    note_name(restore_id, name);
     int r = durable_read(io, name, NOTE_LEN_MAX, &text, &len);
-    return r < 0 ? r : parse_note(text, len, name, ret_note);
+    if (r == 0)
+        r = parse_note(text, len, name, &note);
+    if (r < 0)
+        return r;
+    if (note.restore_id != restore_id)
+        return error_note(-UMBRA_E_CORRUPT, "%s is about another restore", name);
+    *ret_note = note;
+    note = (struct instant_note){0};
+    return 0;
+}
+
+/* The id that a name tells.  False: it is no note. */
+static bool parse_name(const char *name, uint64_t *ret_id)
+{
+    char id[INSTANT_ID_LEN + 1] = "";
+    if (strlen(name) != NOTE_NAME_LEN || strcmp(name + INSTANT_ID_LEN, NOTE_SUFFIX) != 0)
+        return false;
+    memcpy(id, name, INSTANT_ID_LEN);
+    return instant_id_parse(id, ret_id) == 0;
 }
 
 int instant_note_read_in(const char *dir, uint64_t restore_id, struct instant_note *ret_note)
 {
     CLEANUP(io_freep) struct io *io = NULL;
-    char name[NOTE_NAME_LEN + 1];
-    note_name(restore_id, name);
     int r = io_new_real(dir, &io);
-    return r < 0 ? r : read_note(io, name, ret_note);
+    return r < 0 ? r : read_note(io, restore_id, ret_note);
 }
 
 struct note_listing {
     struct io *io;
     struct instant_note_vector *notes;
+    struct instant_id_vector *unreadable;
 };
 
 static int list_one(const char *name, void *userdata)
 {
     struct note_listing *listing = userdata;
     CLEANUP(instant_note_release) struct instant_note note = {0};
-    size_t len = strlen(name);
-    if (len != NOTE_NAME_LEN || strcmp(name + INSTANT_ID_LEN, NOTE_SUFFIX) != 0)
+    uint64_t id;
+    if (!parse_name(name, &id))
         return 0;
-    int r = read_note(listing->io, name, &note);
-    if (r == -ENOMEM)
-        return r;
+    int r = read_note(listing->io, id, &note);
+    if (r == -ENOMEM || r == -ENOENT)
+        return r == -ENOENT ? 0 : r;
     if (r < 0) {
-        if (r != -ENOENT)
-            log_warning("cannot read a note about a restore: %s", error_text(r));
-        return 0;
+        log_warning("cannot read a note about a restore: %s", error_text(r));
+        return instant_id_vector_push(listing->unreadable, &id);
     }
     r = instant_note_vector_push(listing->notes, &note);
     if (r == 0)
@@ -295,13 +314,15 @@ static int compare_notes(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-int instant_note_list_in(const char *dir, struct instant_note_vector *ret_notes)
+int instant_note_list_in(const char *dir, struct instant_note_vector *ret_notes,
+                         struct instant_id_vector *ret_unreadable)
 {
+    CLEANUP(instant_id_vector_release) struct instant_id_vector unreadable = {0};
     CLEANUP(instant_note_vector_release_all) struct instant_note_vector notes = {0};
     CLEANUP(io_freep) struct io *io = NULL;
     int r = io_new_real(dir, &io);
     if (r == 0) {
-        struct note_listing listing = {.io = io, .notes = &notes};
+        struct note_listing listing = {.io = io, .notes = &notes, .unreadable = &unreadable};
         r = io_list(io, "", list_one, &listing);
     }
     if (r < 0 && r != -ENOENT)
@@ -310,6 +331,8 @@ int instant_note_list_in(const char *dir, struct instant_note_vector *ret_notes)
         qsort(notes.items, notes.count, sizeof(*notes.items), compare_notes);
     *ret_notes = notes;
     notes = (struct instant_note_vector){0};
+    *ret_unreadable = unreadable;
+    unreadable = (struct instant_id_vector){0};
     return 0;
 }
 
@@ -330,7 +353,14 @@ int instant_note_read(uint64_t restore_id, struct instant_note *ret_note)
 
 int instant_note_list(struct instant_note_vector *ret_notes)
 {
-    return instant_note_list_in(INSTANT_NOTE_DIR, ret_notes);
+    CLEANUP(instant_id_vector_release) struct instant_id_vector unreadable = {0};
+    return instant_note_list_all(ret_notes, &unreadable);
+}
+
+int instant_note_list_all(struct instant_note_vector *ret_notes,
+                          struct instant_id_vector *ret_unreadable)
+{
+    return instant_note_list_in(INSTANT_NOTE_DIR, ret_notes, ret_unreadable);
 }
 
 /* ---- the target ---- */

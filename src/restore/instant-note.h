@@ -60,6 +60,10 @@ _must_check_ int instant_note_remove(uint64_t restore_id);
 _must_check_ int instant_note_read(uint64_t restore_id, struct instant_note *ret_note);
 /* All, by id; those that cannot be read are warned of. */
 _must_check_ int instant_note_list(struct instant_note_vector *ret_notes);
+DEFINE_VECTOR(instant_id_vector, uint64_t);
+/* The same, and the ids of those that cannot be read, in any order. */
+_must_check_ int instant_note_list_all(struct instant_note_vector *ret_notes,
+                                       struct instant_id_vector *ret_unreadable);
 /* Looks at the target.  Negative when it cannot be told. */
 _must_check_ int instant_note_look(const struct instant_note *note,
                                    enum instant_note_state *ret_state);

@@ -27,4 +27,5 @@ _must_check_ int instant_note_drop_in(const char *dir, const char *socket_dir,
 _must_check_ int instant_note_remove_in(const char *dir, uint64_t restore_id);
 _must_check_ int instant_note_read_in(const char *dir, uint64_t restore_id,
                                       struct instant_note *ret_note);
-_must_check_ int instant_note_list_in(const char *dir, struct instant_note_vector *ret_notes);
+_must_check_ int instant_note_list_in(const char *dir, struct instant_note_vector *ret_notes,
+                                      struct instant_id_vector *ret_unreadable);

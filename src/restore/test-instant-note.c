@@ -73,25 +73,32 @@ TEST(notes_are_private)
     ASSERT_EQ(st.st_mode & 077, 0);
 }
 
+static void list(struct instant_note_vector *ret_notes)
+{
+    CLEANUP(instant_id_vector_release) struct instant_id_vector unreadable = {0};
+    ASSERT_OK(instant_note_list_in(dir, ret_notes, &unreadable));
+    ASSERT_EQ(unreadable.count, 0);
+}
+
 TEST(notes_are_listed_and_removed)
 {
     CLEANUP(instant_note_vector_release_all) struct instant_note_vector all = {0};
     CLEANUP(instant_note_vector_release_all) struct instant_note_vector rest = {0};
     CLEANUP(instant_note_vector_release_all) struct instant_note_vector before = {0};
     make_place("listed");
-    ASSERT_OK(instant_note_list_in(dir, &before));
+    list(&before);
     ASSERT_EQ(before.count, 0);
     ASSERT_OK(instant_note_remove_in(dir, 3));
     write_note(2);
     write_note(1);
     write_note(2);
-    ASSERT_OK(instant_note_list_in(dir, &all));
+    list(&all);
     ASSERT_EQ(all.count, 2);
     ASSERT_EQ(all.items[0].restore_id, 1);
     ASSERT_EQ(all.items[1].restore_id, 2);
     ASSERT_OK(instant_note_remove_in(dir, 1));
     ASSERT_OK(instant_note_remove_in(dir, 1));
-    ASSERT_OK(instant_note_list_in(dir, &rest));
+    list(&rest);
     ASSERT_EQ(rest.count, 1);
     ASSERT_EQ(rest.items[0].restore_id, 2);
 }
@@ -108,16 +115,25 @@ static void write_raw(const char *name, const char *text)
 TEST(damaged_notes_do_not_hide_the_others)
 {
     CLEANUP(instant_note_vector_release_all) struct instant_note_vector all = {0};
+    CLEANUP(instant_id_vector_release) struct instant_id_vector unreadable = {0};
+    uint64_t sum = 0;
     make_place("damaged");
     write_note(5);
     write_raw("0000000000000006.json", "{");
     write_raw("0000000000000007.json", "{\"version\":1,\"restore\":\"0000000000000007\"}");
     write_raw("0000000000000008.json",
               "{\"version\":2,\"restore\":\"0000000000000008\",\"target\":\"/\"}");
+    write_raw("0000000000000009.json",
+              "{\"version\":1,\"restore\":\"0000000000000005\",\"target\":\"/\"}");
     write_raw("tmp-1", "");
-    ASSERT_OK(instant_note_list_in(dir, &all));
+    write_raw("000000000000000x.json", "{");
+    ASSERT_OK(instant_note_list_in(dir, &all, &unreadable));
     ASSERT_EQ(all.count, 1);
     ASSERT_EQ(all.items[0].restore_id, 5);
+    ASSERT_EQ(unreadable.count, 4);
+    for (size_t i = 0; i < unreadable.count; i++)
+        sum |= UINT64_C(1) << unreadable.items[i];
+    ASSERT_EQ(sum, 0x3c0); /* 6 to 9 */
 }
 
 static enum instant_note_state look(uint64_t id)

@@ -223,6 +223,26 @@ boot_after_the_end() {
     [ -z "$(ours)" ] || fail "$FS: processes are left"
 }
 
+# Nobody knows which volume to hold back, so all have to wait.
+note_that_cannot_be_read() {
+    local id=00000000000000ab text
+    mkdir -p $NOTES
+    for text in '{' '{"version":9,"restore":"00000000000000ab","target":"/"}' \
+        '{"version":1,"restore":"00000000000000ab","target":"/x"}' \
+        '{"version":1,"restore":"00000000000000ac","target":"/x","mount_point":"/"}'; do
+        echo "$text" >$NOTES/$id.json
+        rm -rf "$T/units"
+        mkdir "$T/units"
+        expect 0 "$PROGRAMS/umbra-generator" "$T/units" "$T/units" "$T/units"
+        expect_text "$T/units/local-fs.target.d/50-umbra-$id.conf" "^Requires=umbra-resume@$id.service$"
+        expect_text "$T/units/local-fs.target.d/50-umbra-$id.conf" "^After=umbra-resume@$id.service$"
+        sed "s|^ExecStart=[^ ]*|ExecStart=$UMBRA_BIN|" "$SERVICE" >"$T/units/umbra-resume@.service"
+        expect 1 the_service $id
+        expect_text "$T/err" "note '$NOTES/$id.json'|names no mount point"
+    done
+    rm $NOTES/$id.json
+}
+
 boots() {
     DISK=
     boot_and_read
@@ -237,5 +257,6 @@ boots() {
 expect 2 umbra restore --resume --private-mount
 expect 2 umbra restore --private-mount --target /x latest
 expect 2 umbra restore --resume --private-mount nothing
+note_that_cannot_be_read
 world_run boots
 world_end
