@@ -87,11 +87,8 @@ static void forget_locked(struct hydrator *h, struct file *file)
     file_free(file);
 }
 
-/* Half of the idle ones, the oldest, so that this is rare. */
-static void forget_old_locked(struct hydrator *h)
+static void forget_until_locked(struct hydrator *h, uint64_t border)
 {
-    uint64_t border = h->clock > IDLE_FILES_MAX / 2 ? h->clock - IDLE_FILES_MAX / 2 : 0;
-
     for (size_t i = 0; i < h->bucket_count; i++) {
         for (struct file *file = h->buckets[i], *next; file; file = next) {
             next = file->hash_next;
@@ -101,6 +98,17 @@ static void forget_old_locked(struct hydrator *h)
             }
         }
     }
+}
+
+/* Half of the idle ones, the oldest, so that this is rare. */
+static void forget_old_locked(struct hydrator *h)
+{
+    forget_until_locked(h, h->clock > IDLE_FILES_MAX / 2 ? h->clock - IDLE_FILES_MAX / 2 : 0);
+}
+
+void file_forget_idle_locked(struct hydrator *h)
+{
+    forget_until_locked(h, UINT64_MAX);
 }
 
 static int make_table_locked(struct hydrator *h)
@@ -261,6 +269,7 @@ static int identify(struct hydrator *h, struct file *file)
     pthread_mutex_lock(&h->lock);
     h->walk_needed |= !is_own;
     file->ordinal = ordinal;
+    file->own = is_own;
     file->fresh = is_own && ordinal < h->states.count && h->states.items[ordinal] == FILE_FRESH;
     pthread_mutex_unlock(&h->lock);
     return 0;
@@ -652,6 +661,30 @@ static int serve_loaded(struct hydrate_worker *worker, struct file *file,
     return r < 0 ? r : serve_access(worker, file, &access, ret_verdict);
 }
 
+/* Somebody uses it; before he goes on, so that it is filled, and not removed, whatever happens to
+ * its name.  One that has no handle has lost its name before this process began, or has just got
+ * it. */
+static int note_use(struct hydrator *h, struct file *file)
+{
+    struct filter_handle own;
+    uint64_t ordinal = file->ordinal;
+
+    if (!file->own && manifest_get_handle(h->manifest, ordinal, &own) == -ENOENT) {
+        int r = manifest_set_handle(h->manifest, ordinal, &file->handle);
+        if (r < 0)
+            return r;
+        file->own = true;
+    }
+    pthread_mutex_lock(&h->lock);
+    uint8_t state = ordinal < h->states.count ? h->states.items[ordinal] : FILE_TODO;
+    if (file->own &&
+        (state == FILE_PLANNED || state == FILE_FRESH || state == FILE_GONE || state == FILE_DONE))
+        set_state_locked(h, ordinal, FILE_TODO);
+    file->fresh = false;
+    pthread_mutex_unlock(&h->lock);
+    return 0;
+}
+
 /* 0 or an error with a verdict. */
 static int serve_one(struct hydrate_worker *worker, struct file *file,
                      const struct request *request, enum verdict *ret_verdict)
@@ -664,6 +697,8 @@ static int serve_one(struct hydrate_worker *worker, struct file *file,
         return 0;
     if (r == -EAGAIN)
         *ret_verdict = VERDICT_RETRY;
+    if (r >= 0)
+        r = note_use(h, file);
     if (r < 0)
         return r;
     if (request->filter.event != FILTER_TRUNCATE && !request->crawls)
@@ -725,12 +760,6 @@ bool file_serve(struct hydrate_worker *worker, struct file *file)
         answer(h, request, answer_of(r));
         free(request);
     }
-    pthread_mutex_lock(&h->lock);
-    uint64_t ordinal = file->ordinal;
-    if (file->loaded && ordinal < h->states.count && h->states.items[ordinal] == FILE_FRESH)
-        set_state_locked(h, ordinal, FILE_TODO);
-    file->fresh = false;
-    pthread_mutex_unlock(&h->lock);
     return others;
 }
 

@@ -8,12 +8,14 @@
  *
  * Whoever comes later finds what is pending by reading the tree.  Files can have been moved out of
  * the target; so the end is only believed when the whole mount has been read.  A rename while it is
- * being read can hide a file from one walk: it must find nothing twice.
+ * being read can hide a file from one walk: it must find nothing twice.  Files that have no name,
+ * but are open, are in hydrator-unnamed.c.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,7 +138,7 @@ static int handle_of(int fd, struct filter_handle *ret_handle)
     return 0;
 }
 
-static int note_found(struct hydrator *h, uint64_t ordinal, int fd, enum file_state state)
+int note_found(struct hydrator *h, uint64_t ordinal, int fd, enum file_state state)
 {
     struct filter_handle handle;
 
@@ -554,6 +556,30 @@ static bool is_untouched_locked(const struct hydrator *h, const struct pending *
            (h->resumed && state == FILE_TODO && !(pending->flags & PENDING_WRITTEN));
 }
 
+/* Whether anybody but the caller, who has it for reading, has it open, maps or runs it: then the
+ * kernel gives no lease.  Who opens it while there is one waits for the next line, and the signal
+ * that announces him is one that nobody minds. */
+static bool is_open_elsewhere(int fd)
+{
+    if (fcntl(fd, F_SETSIG, SIGURG) < 0 || fcntl(fd, F_SETLEASE, F_WRLCK) < 0)
+        return true;
+    (void)fcntl(fd, F_SETLEASE, F_UNLCK);
+    return false;
+}
+
+/* Its last name is.  Who has opened it before that keeps it, and gets his data: by its handle. */
+static void note_removed(struct hydrator *h, uint64_t ordinal, int fd)
+{
+    pthread_mutex_lock(&h->lock);
+    set_state_locked(h, ordinal, FILE_GONE);
+    pthread_mutex_unlock(&h->lock);
+    bool open = is_open_elsewhere(fd);
+    pthread_mutex_lock(&h->lock);
+    if (open && ordinal < h->states.count && h->states.items[ordinal] == FILE_GONE)
+        set_state_locked(h, ordinal, FILE_TODO);
+    pthread_mutex_unlock(&h->lock);
+}
+
 /* It is gone with its last name only: until then the others are as untouched as this one. */
 static int remove_one(struct hydrator *h, int dir_fd, const char *name, int fd,
                       const struct pending *pending, void *userdata)
@@ -566,15 +592,12 @@ static int remove_one(struct hydrator *h, int dir_fd, const char *name, int fd,
     pthread_mutex_lock(&h->lock);
     bool untouched = is_untouched_locked(h, pending);
     pthread_mutex_unlock(&h->lock);
-    if (!*all && !untouched)
+    if (!*all && (!untouched || is_open_elsewhere(fd)))
         return 0;
     if (unlinkat(dir_fd, name, 0) < 0 && errno != ENOENT)
         return error_note_describe(-errno, "cannot remove a placeholder");
-    if (st.st_nlink > 1)
-        return 0;
-    pthread_mutex_lock(&h->lock);
-    set_state_locked(h, pending->ordinal, FILE_GONE);
-    pthread_mutex_unlock(&h->lock);
+    if (st.st_nlink == 1)
+        note_removed(h, pending->ordinal, fd);
     return 0;
 }
 

@@ -92,6 +92,7 @@ struct file {
     int fd;
     struct pending pending;
     struct fill fill;
+    bool own;          /* the one that we made; not one in a snapshot with its mark */
     bool fresh;        /* nothing of it was there when it was loaded */
     bool doubtful;     /* what was written may not have reached the disk */
     int32_t truncator; /* thread that was let through to truncate it while opening; 0: none */
@@ -220,6 +221,8 @@ void file_queue_locked(struct hydrator *h, struct file *file);
 void file_promote_locked(struct hydrator *h, struct file *file);
 /* Under the lock: not busy any more; queued again when requests have come meanwhile. */
 void file_release_locked(struct hydrator *h, struct file *file);
+/* Under the lock: those that nobody works on are not kept open. */
+void file_forget_idle_locked(struct hydrator *h);
 /* The owner's.  Opens it and finds out what is missing.  -ENODATA: it is complete or gone. */
 _must_check_ int file_load(struct hydrator *h, struct file *file);
 /* Answers all requests of a file; the caller owns it.  Returns whether any was no crawler's. */
@@ -271,6 +274,8 @@ _must_check_ int hydrator_want_path(struct hydrator *h, const char *path, uint64
 /* How much is pending at or below a path of the target, and how many files of that have failed. */
 _must_check_ int hydrator_count_path(struct hydrator *h, const char *path, uint64_t *ret_count,
                                      uint64_t *ret_failed);
+/* The file of that ordinal is pending, and this it is. */
+_must_check_ int note_found(struct hydrator *h, uint64_t ordinal, int fd, enum file_state state);
 /* Removes placeholders that nobody has touched; or all of them, when nobody relies on them yet. */
 _must_check_ int hydrator_remove_untouched(struct hydrator *h);
 _must_check_ int hydrator_remove_placed(struct hydrator *h);
@@ -285,6 +290,11 @@ void hydrator_forget_made(struct hydrator *h);
 void hydrator_remove_made(struct hydrator *h);
 /* The failure again; when there was no space, with how much there is and should be. */
 int hydrator_tell_space(const struct hydrator *h, const struct error_report *why);
+
+/* hydrator-unnamed.c */
+/* Looks for placeholders that have no name any more and are open elsewhere; those found are to do
+ * again.  *ret_count of them. */
+_must_check_ int hydrator_find_unnamed(struct hydrator *h, uint64_t *ret_count);
 
 /* hydrator-status.c */
 void note_problem(struct hydrator *h, const char *path, const char *what);

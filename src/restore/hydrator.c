@@ -235,6 +235,7 @@ static int cancel(struct hydrator *h)
     h->walk_needed = true;
     h->phase = h->config.phase = INSTANT_CANCELLED;
     h->background_on = false;
+    file_forget_idle_locked(h); /* those are not in use */
     pthread_mutex_unlock(&h->lock);
     int r = hydrator_record(h);
     if (r >= 0)
@@ -295,6 +296,17 @@ static int finish(struct hydrator *h)
     return lost ? 0 : r;
 }
 
+static int look_for_more(struct hydrator *h, uint64_t *ret_count)
+{
+    uint64_t unnamed = 0;
+
+    int r = hydrator_walk(h, ret_count);
+    if (r >= 0)
+        r = hydrator_find_unnamed(h, &unnamed);
+    *ret_count += unnamed;
+    return r;
+}
+
 /* Until nothing is pending.  A walk that finds nothing is the proof where the handles of all files
  * were not noted when they were made. */
 static int fill_all(struct hydrator *h)
@@ -309,7 +321,7 @@ static int fill_all(struct hydrator *h)
             r = cancel(h);
         found = 0;
         for (unsigned i = 0; i < 2 && r >= 0 && found == 0 && h->walk_needed; i++)
-            r = hydrator_walk(h, &found);
+            r = look_for_more(h, &found);
     } while (r >= 0 && found > 0);
     return r < 0 ? r : finish(h);
 }

@@ -80,7 +80,7 @@ mode_16() {
     opener=$!
     disown "$opener"
     sleep 0.1
-    kill -KILL "$opener"
+    kill -KILL "$opener" || true # it is only kept so long
     signal CONT umbra-hydrated
     while [ -e "/proc/$opener" ]; do sleep 0.01; done
     [ -s "$V/t/m16/killed" ] || : >"$V/plain/m16/killed"
@@ -284,6 +284,47 @@ cut_while_cancelling() {
     right "what nobody used is gone" test ! -e "$V/t/m21/never1"
 }
 
+# ---- 18 and 21: open, and not known to the hydrator that ends the restore ----
+
+# Tells a new hydrator, as soon as it listens.
+tell_next() {
+    signal KILL umbra-hydrated
+    within 60 "the next hydrator is told: $1" ask "$1"
+}
+
+end_with_open_files() {
+    local i
+    for ((i = 0; i < 60 * 20; i++)); do
+        [ -n "$(ours)" ] || break
+        sleep 0.05
+    done
+    right "all processes end" test -z "$(ours)"
+    right "unlinked, and open when the restore ended" cmp /proc/self/fd/8 "$T/few/m21/never1"
+    right "open when the restore ended" cmp /proc/self/fd/9 "$T/few/m21/never2"
+    exec 8<&- 9<&-
+}
+
+open_files() {
+    need_pending "$V"/t/m21/{never1,never2}
+    exec 8<"$V/t/m21/never1" 9<"$V/t/m21/never2"
+    rm "$V/t/m21/never1"
+}
+
+open_while_it_ends() {
+    MODE=18
+    open_files
+    tell_next '{"do":"limit","bytes_per_s":0}'
+    end_with_open_files
+    empty_target
+    MODE=21
+    restore_start_paused whole=32768
+    open_files
+    tell_next '{"do":"cancel"}'
+    end_with_open_files
+    right "what nobody used is gone" test ! -e "$V/t/m21/cut"
+    same "what is open is kept" "$V/t/m21/never2" "$T/few/m21/never2"
+}
+
 # ----
 
 make_tree
@@ -314,6 +355,9 @@ more_restores() {
     empty_target
     restore_start_paused whole=32768
     cut_while_cancelling
+    empty_target
+    restore_start_paused whole=32768
+    open_while_it_ends
 }
 
 all_restores() {
