@@ -30,9 +30,10 @@
 #include "restore/hydrator-private.h"
 #include "tree/key.h"
 
-#define BUCKETS          8192u
-#define TRUNCATOR_MAX_NS (5 * NSEC_PER_SEC)
-#define UNTOLD_MAX_NS    (NSEC_PER_SEC / 10) /* of a thread whose system call could not be told */
+#define BUCKETS            8192u
+#define TRUNCATOR_MAX_NS   (5 * NSEC_PER_SEC)
+#define TRUNCATOR_PAUSE_NS 1000000
+#define UNTOLD_MAX_NS      (NSEC_PER_SEC / 10) /* of a thread whose system call could not be told */
 
 /* ---- the table ---- */
 
@@ -635,7 +636,7 @@ static void await_truncator(struct hydrator *h, struct file *file,
     while (truncator_is_at_it(h, file)) {
         const struct timespec pause = {.tv_nsec = pause_ns};
         (void)nanosleep(&pause, NULL);
-        pause_ns = 1000000;
+        pause_ns = TRUNCATOR_PAUSE_NS;
     }
 }
 
@@ -794,8 +795,11 @@ int file_fill_unit(struct hydrate_worker *worker, struct file *file, uint64_t *r
     }
     if (r < 0)
         return r;
-    if (truncator_is_at_it(h, file))
+    if (truncator_is_at_it(h, file)) {
+        const struct timespec pause = {.tv_nsec = TRUNCATOR_PAUSE_NS};
+        (void)nanosleep(&pause, NULL);
         return 1;
+    }
     r = fill_unit(worker, file, ret_bytes);
     if (r < 0) {
         tell_failure(h, file, r);

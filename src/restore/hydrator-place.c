@@ -38,7 +38,9 @@ int hydrator_record(struct hydrator *h)
 {
     CLEANUP_FREE char *text = NULL;
 
+    pthread_mutex_lock(&h->lock); /* the limit can be changed at any time */
     int r = instant_config_to_json(&h->config, false, &text);
+    pthread_mutex_unlock(&h->lock);
     if (r < 0)
         return r;
     if (fsetxattr(h->tree_fd, INSTANT_XATTR, text, strlen(text), 0) < 0 || fsync(h->tree_fd) < 0)

@@ -277,6 +277,8 @@ static int do_limit(struct hydrator *h, struct json_object *request, struct json
     if (!json_object_object_get_ex(request, "bytes_per_s", &value) ||
         !json_object_is_type(value, json_type_int) || json_object_get_int64(value) < 0)
         return error_note(-EINVAL, "\"bytes_per_s\" is missing or no number");
+    if (json_object_get_uint64(value) > INSTANT_LIMIT_MAX) /* the record could not be read again */
+        return error_note(-EINVAL, "\"bytes_per_s\" is more than %" PRIu64, INSTANT_LIMIT_MAX);
     pthread_mutex_lock(&h->lock);
     h->config.limit_bytes_per_s = (uint64_t)json_object_get_int64(value);
     throttle_set_limit(&h->throttle, h->config.limit_bytes_per_s, now_ns());

@@ -26,7 +26,6 @@
 #define STRING_LEN_MAX    4096u
 #define LIST_COUNT_MAX    1024u
 #define PROGRAM_NAME_MAX  15u /* TASK_COMM_LEN of the kernel, without the NUL */
-#define LIMIT_MAX         (UINT64_C(1) << 50)
 #define WHOLE_FILE_MAX    (UINT64_C(1) << 62)
 #define PASSPHRASE_MEMBER ",\"passphrase\":\""
 #define PASSPHRASE_END    "\"}"
@@ -256,7 +255,7 @@ static int read_members(struct json_reader *in, struct instant_config *config)
     check_programs(in, &config->hole_seekers);
     config->numeric_owner = json_read_bool(in, "numeric_owner", false);
     config->idle = json_read_bool(in, "idle", false);
-    config->limit_bytes_per_s = json_read_u64(in, "limit_bytes_per_s", 0, 0, LIMIT_MAX);
+    config->limit_bytes_per_s = json_read_u64(in, "limit_bytes_per_s", 0, 0, INSTANT_LIMIT_MAX);
     config->whole_file_max =
         json_read_u64(in, "whole_file_max", INSTANT_WHOLE_FILE_MAX_DEFAULT, 0, WHOLE_FILE_MAX);
     config->deadline_s = (uint32_t)json_read_u64(in, "deadline_s", INSTANT_DEADLINE_S_DEFAULT, 1,

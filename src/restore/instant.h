@@ -19,8 +19,9 @@
 #define INSTANT_DEADLINE_S_DEFAULT 120u
 #define INSTANT_DEADLINE_S_MAX     86400u
 #define INSTANT_WHOLE_FILE_MAX_DEFAULT \
-    (16u << 20)                       /* bytes; smaller files are filled when they are opened */
-#define INSTANT_RATE_FLOOR (1u << 20) /* bytes a second that the background always gets */
+    (16u << 20) /* bytes; smaller files are filled when they are opened */
+#define INSTANT_LIMIT_MAX  (UINT64_C(1) << 50) /* bytes a second */
+#define INSTANT_RATE_FLOOR (1u << 20)          /* bytes a second that the background always gets */
 
 /* What the target directory carries, as JSON without the passphrase, from before the first
  * placeholder is made until the last one is complete: enough to go on after a reboot. */

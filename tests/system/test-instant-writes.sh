@@ -253,6 +253,8 @@ mode_21() {
     right "mapped" "$FILEOP" mmap-write-shared "$V/t/m21/mapped" "$V/plain/m21/mapped" -
     ask '{"do":null}' || true
     right "a request that is none is answered" grep -q 'no string' "$T/answer" "$T/answer.err"
+    ask '{"do":"limit","bytes_per_s":9223372036854775807}' || true
+    right "a limit that the record cannot have" grep -q 'is more than' "$T/answer" "$T/answer.err"
     ask '{"do":"cancel"}' || wrong "cancel: $(cat "$T/answer")"
     for ((i = 0; i < 400; i++)); do
         [ -n "$(ours)" ] || break
