@@ -4,13 +4,16 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "basic/error.h"
 
+#define UNWRITTEN_MAX (64u << 10)
+
 struct record {
-    uint64_t offset; /* in the memfd */
+    uint64_t offset; /* among the entries */
     uint32_t len;
 };
 DEFINE_VECTOR(record_vector, struct record);
@@ -18,9 +21,10 @@ DEFINE_VECTOR(record_vector, struct record);
 struct manifest {
     struct pack_table *names;
     int entries_fd, handles_fd; /* memfds; a handle stands at its ordinal times its size */
-    uint64_t entries_len;       /* the adding thread's */
-    pthread_mutex_t lock;       /* records */
+    pthread_mutex_t lock;       /* all below */
     struct record_vector records;
+    uint64_t written_len;    /* of the entries, in the memfd */
+    struct buffer unwritten; /* the entries after these: a write for each would be felt */
 };
 
 int manifest_new(struct pack_table *names, struct manifest **ret_manifest)
@@ -47,6 +51,7 @@ void manifest_free(struct manifest *m)
     if (m->handles_fd >= 0)
         (void)close(m->handles_fd);
     record_vector_release(&m->records);
+    buffer_release(&m->unwritten);
     (void)pthread_mutex_destroy(&m->lock);
     free(m);
 }
@@ -88,6 +93,30 @@ static int read_at(int fd, void *data, size_t len, uint64_t offset)
     return 0;
 }
 
+static int write_out_locked(struct manifest *m)
+{
+    int r = write_at(m->entries_fd, m->unwritten.data, m->unwritten.len, m->written_len);
+    if (r < 0)
+        return r;
+    m->written_len += m->unwritten.len;
+    buffer_clear(&m->unwritten);
+    return 0;
+}
+
+static int add_locked(struct manifest *m, const struct buffer *b, uint64_t *ret_ordinal)
+{
+    struct record record = {.offset = m->written_len + m->unwritten.len, .len = (uint32_t)b->len};
+
+    buffer_put(&m->unwritten, b->data, b->len);
+    int r = buffer_finish(&m->unwritten);
+    if (r >= 0 && m->unwritten.len >= UNWRITTEN_MAX)
+        r = write_out_locked(m);
+    if (r < 0)
+        return r;
+    *ret_ordinal = m->records.count;
+    return record_vector_push(&m->records, &record);
+}
+
 int manifest_add(struct manifest *m, const struct entry *e, uint64_t *ret_ordinal)
 {
     CLEANUP(buffer_release) struct buffer b = {0};
@@ -95,14 +124,8 @@ int manifest_add(struct manifest *m, const struct entry *e, uint64_t *ret_ordina
     int r = catalog_run_encode(&e, 1, m->names, &b);
     if (r < 0)
         return r;
-    struct record record = {.offset = m->entries_len, .len = (uint32_t)b.len};
-    r = write_at(m->entries_fd, b.data, b.len, m->entries_len);
-    if (r < 0)
-        return r;
-    m->entries_len += b.len;
     pthread_mutex_lock(&m->lock);
-    *ret_ordinal = m->records.count;
-    r = record_vector_push(&m->records, &record);
+    r = add_locked(m, &b, ret_ordinal);
     pthread_mutex_unlock(&m->lock);
     return r;
 }
@@ -115,14 +138,24 @@ uint64_t manifest_count(struct manifest *m)
     return count;
 }
 
-static int find_record(struct manifest *m, uint64_t ordinal, struct record *ret_record)
+static int read_locked(struct manifest *m, uint64_t ordinal, uint8_t **ret_data, uint32_t *ret_len)
 {
-    pthread_mutex_lock(&m->lock);
-    bool found = ordinal < m->records.count;
-    if (found)
-        *ret_record = m->records.items[ordinal];
-    pthread_mutex_unlock(&m->lock);
-    return found ? 0 : -ENOENT;
+    if (ordinal >= m->records.count)
+        return -ENOENT;
+    struct record record = m->records.items[ordinal];
+    CLEANUP_FREE uint8_t *data = malloc(record.len);
+    if (!data)
+        return -ENOMEM;
+    if (record.offset >= m->written_len) {
+        memcpy(data, m->unwritten.data + (record.offset - m->written_len), record.len);
+    } else {
+        int r = read_at(m->entries_fd, data, record.len, record.offset);
+        if (r < 0)
+            return r;
+    }
+    *ret_len = record.len;
+    *ret_data = TAKE_PTR(data);
+    return 0;
 }
 
 static int decode(struct manifest *m, const void *data, size_t len, struct entry *ret_entry)
@@ -140,16 +173,13 @@ static int decode(struct manifest *m, const void *data, size_t len, struct entry
 
 int manifest_get(struct manifest *m, uint64_t ordinal, struct entry *ret_entry)
 {
-    struct record record;
+    CLEANUP_FREE uint8_t *data = NULL;
+    uint32_t len;
 
-    int r = find_record(m, ordinal, &record);
-    if (r < 0)
-        return r;
-    CLEANUP_FREE uint8_t *data = malloc(record.len);
-    if (!data)
-        return -ENOMEM;
-    r = read_at(m->entries_fd, data, record.len, record.offset);
-    return r < 0 ? r : decode(m, data, record.len, ret_entry);
+    pthread_mutex_lock(&m->lock);
+    int r = read_locked(m, ordinal, &data, &len);
+    pthread_mutex_unlock(&m->lock);
+    return r < 0 ? r : decode(m, data, len, ret_entry);
 }
 
 int manifest_set_handle(struct manifest *m, uint64_t ordinal, const struct filter_handle *handle)
