@@ -235,21 +235,6 @@ static void set_state(struct hydrator *h, uint64_t ordinal, enum file_state stat
 
 /* ---- opening ---- */
 
-static int open_handle(const struct hydrator *h, const struct filter_handle *handle, int *ret_fd)
-{
-    struct {
-        struct file_handle head;
-        uint8_t bytes[FILTER_HANDLE_MAX];
-    } raw = {.head = {.handle_bytes = handle->len, .handle_type = handle->type}};
-
-    memcpy(raw.head.f_handle, handle->bytes, handle->len);
-    int fd = open_by_handle_at(h->tree_fd, &raw.head, O_RDWR | O_NOATIME | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    *ret_fd = fd;
-    return 0;
-}
-
 /*
  * Which file of the backup it is, and whether it is the one we made and nobody has touched.
  *
@@ -314,7 +299,7 @@ int file_load(struct hydrator *h, struct file *file)
         return 0;
     bool again = file->loaded;
     unload(file);
-    int r = open_handle(h, &file->handle, &file->fd);
+    int r = open_handle(h, &file->handle, O_RDWR | O_NOATIME, &file->fd);
     if (r >= 0)
         r = identify(h, file);
     file->fresh = file->fresh && !again;
@@ -588,13 +573,27 @@ static int answer_of(int r)
     return class == 0 || class == ENOSPC || class == EDQUOT ? class : EIO;
 }
 
-static void tell_failure(struct hydrator *h, struct file *file, int r)
+/* In the backup.  NULL: it is not known, or there is no memory. */
+static char *path_in_backup(struct hydrator *h, const struct file *file)
 {
-    CLEANUP_FREE char *path = NULL;
+    struct entry entry = {0};
+    char *path = NULL;
 
     if (file->loaded)
-        path = key_to_path(file->fill.entry.key, file->fill.entry.key_len);
-    note_problem(h, path ? path : "?", error_text(r));
+        return key_to_path(file->fill.entry.key, file->fill.entry.key_len);
+    if (manifest_get(h->manifest, file->ordinal, &entry) >= 0)
+        path = key_to_path(entry.key, entry.key_len);
+    entry_release(&entry);
+    return path;
+}
+
+static void tell_failure(struct hydrator *h, struct file *file, int r)
+{
+    struct error_report why = {0};
+
+    error_save(&why, r);
+    CLEANUP_FREE char *path = path_in_backup(h, file);
+    note_problem(h, path ? path : "?", why.text);
 }
 
 static int fill_for_access(struct hydrate_worker *worker, struct file *file,
@@ -793,8 +792,11 @@ int file_fill_unit(struct hydrate_worker *worker, struct file *file, uint64_t *r
         set_state(h, file->ordinal, FILE_GONE);
         return 0;
     }
-    if (r < 0)
+    if (r < 0) {
+        if (r != -EAGAIN && !is_shortage(r))
+            tell_failure(h, file, r);
         return r;
+    }
     if (truncator_is_at_it(h, file)) {
         const struct timespec pause = {.tv_nsec = TRUNCATOR_PAUSE_NS};
         (void)nanosleep(&pause, NULL);

@@ -6,21 +6,18 @@
  * placeholder is made until after the last mark is gone; it is on disk before anything else is, and
  * so is the step from "placing" to "filling", which is taken when all placeholders are.
  *
- * Whoever comes later finds what is pending by reading the tree.  Files can have been moved out of
- * the target; so the end is only believed when the whole mount has been read.  A rename while it is
- * being read can hide a file from one walk: it must find nothing twice.  Files that have no name,
- * but are open, are in hydrator-unnamed.c.
+ * Whoever comes later finds what is pending by reading the tree (hydrator-walk.c).  Files can have
+ * been moved out of the target; so the end is only believed when the whole mount has been read.  A
+ * rename while it is being read can hide a file from one walk: it must find nothing twice.  Files
+ * that have no name, but are open, are in hydrator-unnamed.c.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -29,8 +26,6 @@
 #include "restore/hydrator-private.h"
 #include "tree/exclude.h"
 #include "tree/key.h"
-
-#define DEPTH_MAX 4096u
 
 /* ---- the record ---- */
 
@@ -122,28 +117,12 @@ static int plan_one(const struct entry *e, uint64_t *ret_ordinal, void *userdata
     return r;
 }
 
-static int handle_of(int fd, struct filter_handle *ret_handle)
-{
-    struct {
-        struct file_handle head;
-        uint8_t bytes[FILTER_HANDLE_MAX];
-    } raw = {.head = {.handle_bytes = FILTER_HANDLE_MAX}};
-    int mount_id;
-
-    if (name_to_handle_at(fd, "", &raw.head, &mount_id, AT_EMPTY_PATH) < 0)
-        return -errno;
-    *ret_handle = (struct filter_handle){
-        .type = raw.head.handle_type,
-        .len = raw.head.handle_bytes,
-    };
-    memcpy(ret_handle->bytes, raw.head.f_handle, raw.head.handle_bytes);
-    return 0;
-}
-
 int note_found(struct hydrator *h, uint64_t ordinal, int fd, enum file_state state)
 {
     struct filter_handle handle;
 
+    if (ordinal >= manifest_count(h->manifest))
+        return error_note(-UMBRA_E_CORRUPT, "%s names no file of the backup", PENDING_XATTR);
     int r = handle_of(fd, &handle);
     if (r >= 0)
         r = manifest_set_handle(h->manifest, ordinal, &handle);
@@ -289,121 +268,7 @@ int hydrator_place(struct hydrator *h, struct restore_stats *ret_stats)
     return 0;
 }
 
-/* ---- walking the tree ---- */
-
-typedef int (*pending_fn)(struct hydrator *h, int dir_fd, const char *name, int fd,
-                          const struct pending *pending, void *userdata);
-
-struct walk {
-    struct hydrator *h;
-    pending_fn fn;
-    void *userdata;
-    dev_t dev; /* of the directory that is being read */
-};
-
-static int visit_file(struct walk *walk, int dir_fd, const char *name)
-{
-    struct pending pending;
-    bool foreign;
-    CLEANUP_CLOSE int fd =
-        openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOATIME | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT || errno == ELOOP ? 0 : -errno;
-    int r = pending_get(fd, &pending, &foreign);
-    if (r == -ENODATA)
-        return foreign ? pending_remove(fd) : 0;
-    if (r >= 0 && pending.restore_id != walk->h->config.restore_id)
-        return 0;
-    return r < 0 ? r : walk->fn(walk->h, dir_fd, name, fd, &pending, walk->userdata);
-}
-
-static int walk_directory(struct walk *walk, int dir_fd, unsigned depth);
-
-static int visit_entry(struct walk *walk, int dir_fd, const struct dirent *d, unsigned depth)
-{
-    struct stat st = {.st_mode = DTTOIF(d->d_type)};
-
-    if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0)
-        return 0;
-    if (d->d_type == DT_UNKNOWN && fstatat(dir_fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (S_ISREG(st.st_mode))
-        return visit_file(walk, dir_fd, d->d_name);
-    if (!S_ISDIR(st.st_mode))
-        return 0;
-    int fd = openat(dir_fd, d->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -errno;
-    return walk_directory(walk, fd, depth + 1);
-}
-
-static int read_entries(struct walk *walk, DIR *dir, unsigned depth)
-{
-    for (;;) {
-        errno = 0;
-        const struct dirent *d = readdir(dir);
-        if (!d)
-            return -errno;
-        int r = visit_entry(walk, dirfd(dir), d, depth);
-        if (r < 0)
-            return r;
-    }
-}
-
-/* A btrfs subvolume in another one.  What cannot be written cannot be completed. */
-static bool is_snapshot_to_leave(const struct walk *walk, int dir_fd, dev_t dev)
-{
-    return walk->dev != dev && faccessat(dir_fd, ".", W_OK, AT_EACCESS) < 0 && errno == EROFS;
-}
-
-/* Takes dir_fd over. */
-static int walk_directory(struct walk *walk, int dir_fd, unsigned depth)
-{
-    dev_t dev = walk->dev;
-    struct stat st;
-
-    int r = fstat(dir_fd, &st) < 0 ? -errno : 0;
-    if (r >= 0 && depth > DEPTH_MAX)
-        r = error_note(-UMBRA_E_LIMIT, "the tree is too deep");
-    if (r < 0 || is_snapshot_to_leave(walk, dir_fd, st.st_dev)) {
-        (void)close(dir_fd);
-        return r;
-    }
-    DIR *dir = fdopendir(dir_fd);
-    if (!dir) {
-        (void)close(dir_fd);
-        return -ENOMEM;
-    }
-    walk->dev = st.st_dev;
-    r = read_entries(walk, dir, depth);
-    walk->dev = dev;
-    (void)closedir(dir);
-    return r;
-}
-
-/* path: below the target; "" is all of it. */
-static int walk_path(struct hydrator *h, const char *path, pending_fn fn, void *userdata)
-{
-    struct open_how how = {
-        .flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC,
-        .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
-    };
-    struct walk walk = {.h = h, .fn = fn, .userdata = userdata};
-    struct stat st;
-
-    long fd = syscall(SYS_openat2, h->tree_fd, *path ? path : ".", &how, sizeof(how));
-    if (fd < 0)
-        return error_note_describe(-errno, "cannot open '%s'", path);
-    if (fstat((int)fd, &st) < 0) {
-        (void)close((int)fd);
-        return -errno;
-    }
-    walk.dev = st.st_dev;
-    if (S_ISDIR(st.st_mode))
-        return walk_directory(&walk, (int)fd, 0);
-    (void)close((int)fd);
-    return S_ISREG(st.st_mode) ? visit_file(&walk, h->tree_fd, path) : 0;
-}
+/* ---- finding ---- */
 
 static int found_again(struct hydrator *h, int dir_fd, const char *name, int fd,
                        const struct pending *pending, void *userdata)
@@ -414,40 +279,15 @@ static int found_again(struct hydrator *h, int dir_fd, const char *name, int fd,
     return note_found(h, pending->ordinal, fd, FILE_TODO);
 }
 
-/* The private mount begins at the root of the mount that the target is in (filter/gate.c). */
-static int open_mount_root(struct hydrator *h, int *ret_fd)
+int hydrator_walk(struct hydrator *h, uint64_t *ret_count, uint64_t *ret_unread)
 {
-    CLEANUP_CLOSE int at = openat(h->tree_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct statx st;
+    uint64_t count = 0, unread = 0;
 
-    for (;;) {
-        if (at < 0 || statx(at, "", AT_EMPTY_PATH, 0, &st) < 0)
-            return -errno;
-        if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) {
-            *ret_fd = TAKE_FD(at);
-            return 0;
-        }
-        int up = openat(at, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        (void)close(at);
-        at = up;
-    }
-}
-
-int hydrator_walk(struct hydrator *h, uint64_t *ret_count)
-{
-    uint64_t count = 0;
-    struct walk walk = {.h = h, .fn = found_again, .userdata = &count};
-    struct stat st;
-    int root = -EBADF;
-
-    int r = open_mount_root(h, &root);
-    if (r >= 0) {
-        walk.dev = fstat(root, &st) < 0 ? 0 : st.st_dev;
-        r = walk_directory(&walk, root, 0);
-    }
+    int r = walk_mount(h, found_again, &count, &unread);
     if (r < 0)
         return error_prefix(r, "cannot walk the file system of '%s'", h->config.target);
     *ret_count = count;
+    *ret_unread = unread;
     return 0;
 }
 
@@ -480,14 +320,14 @@ static void count_done_before(struct hydrator *h)
 
 int hydrator_find(struct hydrator *h, struct restore_stats *ret_stats)
 {
-    uint64_t count = 0;
+    uint64_t count = 0, unread = 0;
 
     h->walk_needed = true;
     int r = walk_catalog(h, true, ret_stats);
     if (r >= 0)
         r = check_digest(h);
     if (r >= 0)
-        r = walk_path(h, "", found_again, &count);
+        r = walk_path(h, "", found_again, &count, &unread);
     if (r >= 0) {
         settle_planned(h, FILE_DONE);
         count_done_before(h);
@@ -510,7 +350,9 @@ static int want_one(struct hydrator *h, int dir_fd, const char *name, int fd,
 
 int hydrator_want_path(struct hydrator *h, const char *path, uint64_t *ret_count)
 {
-    return walk_path(h, path, want_one, ret_count);
+    uint64_t unread;
+
+    return walk_path(h, path, want_one, ret_count, &unread);
 }
 
 struct path_count {
@@ -537,12 +379,13 @@ int hydrator_count_path(struct hydrator *h, const char *path, uint64_t *ret_coun
                         uint64_t *ret_failed)
 {
     struct path_count count = {0};
+    uint64_t unread;
 
-    int r = walk_path(h, path, count_one, &count);
+    int r = walk_path(h, path, count_one, &count, &unread);
     if (r < 0)
         return r;
-    *ret_count = count.count;
-    *ret_failed = count.failed;
+    *ret_count = count.count + unread;
+    *ret_failed = count.failed + unread;
     return 0;
 }
 
@@ -606,13 +449,18 @@ static int remove_one(struct hydrator *h, int dir_fd, const char *name, int fd,
 int hydrator_remove_untouched(struct hydrator *h)
 {
     bool all = false;
+    uint64_t unread; /* the walk at the end meets it again */
 
-    return walk_path(h, "", remove_one, &all);
+    return walk_path(h, "", remove_one, &all, &unread);
 }
 
 int hydrator_remove_placed(struct hydrator *h)
 {
     bool all = true;
+    uint64_t unread;
 
-    return walk_path(h, "", remove_one, &all);
+    int r = walk_path(h, "", remove_one, &all, &unread);
+    if (r >= 0 && unread > 0)
+        r = error_note(-EIO, "cannot remove all that was made in '%s'", h->config.target);
+    return r;
 }

@@ -169,6 +169,7 @@ struct hydrator {
 
     /* told by status; guarded by lock */
     uint64_t bytes_total, bytes_done, files_done, files_failed;
+    uint64_t unread; /* of the last look at the whole mount: files or directories */
     struct ordinal_vector planned_bytes; /* of each file, while a resume looks what is there */
     double rate_bytes_per_s;             /* of the last seconds */
     uint64_t demand_count, demand_bytes;
@@ -267,11 +268,12 @@ _must_check_ int hydrator_place(struct hydrator *h, struct restore_stats *ret_st
 /* After a restart: which files of the catalog are still pending. */
 _must_check_ int hydrator_find(struct hydrator *h, struct restore_stats *ret_stats);
 /* Looks for marks that are left in the mount of the target; those found are to do again.
- * *ret_count of them. */
-_must_check_ int hydrator_walk(struct hydrator *h, uint64_t *ret_count);
+ * *ret_count of them; *ret_unread as of walk_mount(). */
+_must_check_ int hydrator_walk(struct hydrator *h, uint64_t *ret_count, uint64_t *ret_unread);
 /* All that is pending at or below a path of the target comes next. */
 _must_check_ int hydrator_want_path(struct hydrator *h, const char *path, uint64_t *ret_count);
-/* How much is pending at or below a path of the target, and how many files of that have failed. */
+/* How much is pending at or below a path of the target, and how many files of that have failed;
+ * what cannot be read counts as both. */
 _must_check_ int hydrator_count_path(struct hydrator *h, const char *path, uint64_t *ret_count,
                                      uint64_t *ret_failed);
 /* The file of that ordinal is pending, and this it is. */
@@ -281,6 +283,25 @@ _must_check_ int hydrator_remove_untouched(struct hydrator *h);
 _must_check_ int hydrator_remove_placed(struct hydrator *h);
 /* The record on the target directory. */
 _must_check_ int hydrator_record(struct hydrator *h);
+
+/* hydrator-walk.c */
+/* A file of this restore that is not complete.  fd is for reading; or O_PATH, when it cannot be
+ * opened otherwise. */
+typedef int (*pending_fn)(struct hydrator *h, int dir_fd, const char *name, int fd,
+                          const struct pending *pending, void *userdata);
+/* All of them at or below a path of the target ("": all of it), or in the mount it is in.  What
+ * cannot be read, or fn fails for, is noted as a problem and passed over: *ret_unread times.  Fails
+ * only for what goes on soon, when it is tried again. */
+_must_check_ int walk_path(struct hydrator *h, const char *path, pending_fn fn, void *userdata,
+                           uint64_t *ret_unread);
+_must_check_ int walk_mount(struct hydrator *h, pending_fn fn, void *userdata,
+                            uint64_t *ret_unread);
+/* No descriptors, or no memory. */
+bool is_shortage(int r);
+_must_check_ int handle_of(int fd, struct filter_handle *ret_handle);
+/* Through the private mount.  -ESTALE: it is gone. */
+_must_check_ int open_handle(const struct hydrator *h, const struct filter_handle *handle,
+                             int flags, int *ret_fd);
 
 /* hydrator-made.c */
 /* For restore_options.action. */

@@ -204,8 +204,8 @@ static void add_status_locked(struct json_object *o, const struct hydrator *h)
     add_text(o, "degraded", has_outage_locked(h) ? h->outage : h->degraded);
     add_number(o, "files_total", h->states.count);
     add_number(o, "files_done", h->files_done);
-    add_number(o, "files_queued", h->remaining);
-    add_number(o, "files_failed", h->files_failed);
+    add_number(o, "files_queued", h->remaining + h->unread);
+    add_number(o, "files_failed", h->files_failed + h->unread);
     add_number(o, "bytes_total", h->bytes_total);
     add_number(o, "bytes_done", h->bytes_done);
     add_number(o, "demand_requests", h->demand_count);

@@ -37,7 +37,7 @@ static void for_each(struct scan *scan, int at_fd, const char *path, entry_fn fn
 {
     int fd = openat(at_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
-        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+        if (is_shortage(-errno))
             scan->error = -errno;
         return;
     }

@@ -55,11 +55,13 @@
 #include "restore/hydrator-private.h"
 #include "restore/instant-note.h"
 
-#define CONFIG_LEN_MAX (16u << 20)
-#define RETRY_ALONE_S  5
-#define REOPEN_S       1
-#define KNOWN_THREADS  1024u
-#define KNOWN_NS       (10 * NSEC_PER_SEC)
+#define CONFIG_LEN_MAX   (16u << 20)
+#define RETRY_ALONE_S    5
+#define REOPEN_S         1
+#define LOOK_PAUSE_NS    (5 * NSEC_PER_SEC)
+#define LOOK_PAUSE_TIMES 10u /* as long as the last look took */
+#define KNOWN_THREADS    1024u
+#define KNOWN_NS         (10 * NSEC_PER_SEC)
 
 /* ---- requests ---- */
 
@@ -296,22 +298,46 @@ static int finish(struct hydrator *h)
     return lost ? 0 : r;
 }
 
-static int look_for_more(struct hydrator *h, uint64_t *ret_count)
+/* *ret_left: what is not complete, or could not be looked at. */
+static int look_for_more(struct hydrator *h, uint64_t *ret_left)
 {
-    uint64_t unnamed = 0;
+    uint64_t found = 0, unnamed = 0, unread = 0;
 
-    int r = hydrator_walk(h, ret_count);
+    int r = hydrator_walk(h, &found, &unread);
     if (r >= 0)
         r = hydrator_find_unnamed(h, &unnamed);
-    *ret_count += unnamed;
-    return r;
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&h->lock);
+    h->unread = unread;
+    pthread_mutex_unlock(&h->lock);
+    *ret_left = found + unnamed + unread;
+    return 0;
 }
 
-/* Until nothing is pending.  A walk that finds nothing is the proof where the handles of all files
+/* What cannot be looked at may be a placeholder of ours, and could be read without a gate once
+ * somebody has mended it: so it is as a file that cannot be filled, until it can be looked at or
+ * has been removed.  To see that costs reading the whole tree, which is not done all the time. */
+static void pause_before_next_look(struct hydrator *h, uint64_t took_ns)
+{
+    uint64_t until_ns = now_ns() + MAX(LOOK_PAUSE_NS, LOOK_PAUSE_TIMES * took_ns);
+    const struct timespec ts = {
+        .tv_sec = (time_t)(until_ns / NSEC_PER_SEC),
+        .tv_nsec = (long)(until_ns % NSEC_PER_SEC),
+    };
+
+    pthread_mutex_lock(&h->lock);
+    while (h->unread > 0 && h->remaining == 0 && !h->stopping && !h->cancelled &&
+           pthread_cond_timedwait(&h->ended, &h->lock, &ts) == 0)
+        ;
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* Until nothing is pending.  Walks that find nothing are the proof where the handles of all files
  * were not noted when they were made. */
 static int fill_all(struct hydrator *h)
 {
-    uint64_t found = 0;
+    uint64_t left = 0;
     int r = 0;
 
     start_background(h);
@@ -319,10 +345,13 @@ static int fill_all(struct hydrator *h)
         wait_until_all_is_done(h);
         if (is_cancelled(h))
             r = cancel(h);
-        found = 0;
-        for (unsigned i = 0; i < 2 && r >= 0 && found == 0 && h->walk_needed; i++)
-            r = look_for_more(h, &found);
-    } while (r >= 0 && found > 0);
+        left = 0;
+        uint64_t began_ns = now_ns();
+        for (unsigned i = 0; i < 2 && r >= 0 && left == 0 && h->walk_needed; i++)
+            r = look_for_more(h, &left);
+        if (r >= 0 && left > 0)
+            pause_before_next_look(h, now_ns() - began_ns);
+    } while (r >= 0 && left > 0);
     return r < 0 ? r : finish(h);
 }
 

@@ -139,10 +139,11 @@ DEFINE_CLEANUP_PTR(struct control_server *, control_server_stop);
  *   "restore" (hex string), "target", "backup", "phase" ("placing", "filling", "cancelling",
  * "waiting for the repository"), "paused" (bool), "degraded" (string, "" when all is well: why
  * something is not as it should be, e.g. "repository cannot be reached: ..."), "files_total",
- * "files_done", "files_queued", "files_failed", "bytes_total", "bytes_done", "demand_requests",
- * "demand_waiting", "demand_bytes", "crawlers" (processes that go through the tree),
- * "demand_p50_us", "demand_p99_us", "rate_bytes_per_s", "limit_bytes_per_s", "eta_s" (-1 unknown),
- * "elapsed_s", "order_files" (of the load order, that come first), "order_ignored" (lines of it),
- * "sources": [{"source": spec, "bytes": given, "failures": chunks}], "problems": [{"path": ...,
+ * "files_done", "files_queued", "files_failed" (of those, what could not be looked at included),
+ * "bytes_total", "bytes_done", "demand_requests", "demand_waiting", "demand_bytes", "crawlers"
+ * (processes that go through the tree), "demand_p50_us", "demand_p99_us", "rate_bytes_per_s",
+ * "limit_bytes_per_s", "eta_s" (-1 unknown), "elapsed_s", "order_files" (of the load order, that
+ * come first), "order_ignored" (lines of it), "sources": [{"source": spec, "bytes": given,
+ * "failures": chunks}], "problems": [{"path": ...,
  * "what": ...}, at most 100]
  */
