@@ -224,12 +224,26 @@ static int set_options(const struct instant_wish *wish, struct instant_config *c
 
 /* ---- load orders ---- */
 
+/* A path without links. */
+static int check_outside(const char *path, const char *word, const char *target)
+{
+    size_t len = strlen(target);
+    if (strncmp(path, target, len) != 0 || (len != 1 && path[len] != '/' && path[len] != '\0'))
+        return 0;
+    return error_note(-UMBRA_E_USAGE, "'%s' is in '%s', which is to be restored", word, target);
+}
+
 /* What is wrong with a list is said where somebody reads it; the rest of it is used. */
 static int set_load_order(const struct cli *cli, const char *file, struct instant_config *config)
 {
     CLEANUP(load_order_freep) struct load_order *order = NULL;
+    CLEANUP_FREE char *path = realpath(file, NULL);
     char count[32];
-    int r = load_order_read(file, &order);
+    if (!path)
+        return error_note_describe(-errno, "cannot read the load order '%s'", file);
+    int r = check_outside(path, file, config->target); /* it may be one of the placeholders */
+    if (r == 0)
+        r = load_order_read(path, &order);
     if (r < 0)
         return r;
     uint64_t bad_count = load_order_bad_count(order);
@@ -237,8 +251,8 @@ static int set_load_order(const struct cli *cli, const char *file, struct instan
         talk("load order '%s': %s %s no path, and %s ignored", file, format_count(bad_count, count),
              plural(bad_count, "line is", "lines are"), plural(bad_count, "is", "are"));
     free(config->load_order);
-    config->load_order = realpath(file, NULL);
-    return config->load_order ? 0 : error_note_describe(-errno, "cannot find '%s'", file);
+    config->load_order = TAKE_PTR(path);
+    return 0;
 }
 
 /* The file is made by the service, and must not become one of those that are restored. */
@@ -256,9 +270,9 @@ static int set_record_order(const char *file, const char *target, struct instant
         return error_note_describe(-errno, "cannot find the directory of '%s'", file);
     if (*name == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return error_note(-UMBRA_E_USAGE, "'%s' is no name for a file", file);
-    size_t len = strlen(target);
-    if (strncmp(dir, target, len) == 0 && (len == 1 || dir[len] == '/' || dir[len] == '\0'))
-        return error_note(-UMBRA_E_USAGE, "'%s' is in '%s', which is to be restored", file, target);
+    int r = check_outside(dir, file, target);
+    if (r < 0)
+        return r;
     free(config->record_order);
     if (asprintf(&config->record_order, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, name) < 0) {
         config->record_order = NULL;

@@ -3,14 +3,16 @@
  * Load orders: the list that the background follows, and the one that is recorded.
  *
  * Both are conveniences.  A list that cannot be read, or a file that cannot be written, is told,
- * and the restore goes on without.  The file may be on a disk that is slow or stands still, so only
- * a thread that does nothing else writes it.
+ * and the restore goes on without.  The files may be on a disk that is slow or stands still, or be
+ * placeholders themselves: threads that do nothing else open, read and write them.  The list is of
+ * use only before the catalog is walked, so its text is waited for, but not long.
  *
  * A process of its own life appends to what its predecessors wrote; then a file may be named twice,
  * and its first place counts.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -20,16 +22,74 @@
 
 #define RECORD_BYTES_MAX (8u << 20) /* lines that wait to be written; more of them are left out */
 #define END_WAIT_NS      (5 * NSEC_PER_SEC)
+#define READ_WAIT_NS     (5 * NSEC_PER_SEC)
 
 /* ---- the list that is followed ---- */
+
+static void *read_thread(void *data)
+{
+    struct hydrator *h = data;
+    CLEANUP_FREE char *text = NULL;
+    size_t len = 0;
+
+    int r = load_order_fetch(h->config.load_order, &text, &len);
+    if (r < 0)
+        log_warning("%s: the background goes by the catalog alone", error_text(r));
+    pthread_mutex_lock(&h->lock);
+    if (!h->order_late) {
+        h->order_text = TAKE_PTR(text);
+        h->order_text_len = len;
+    }
+    h->order_busy = false;
+    pthread_cond_broadcast(&h->record_ready);
+    pthread_mutex_unlock(&h->lock);
+    return NULL;
+}
+
+static struct timespec deadline_in(uint64_t ns)
+{
+    uint64_t deadline_ns = now_ns() + ns;
+
+    return (struct timespec){.tv_sec = (time_t)(deadline_ns / NSEC_PER_SEC),
+                             .tv_nsec = (long)(deadline_ns % NSEC_PER_SEC)};
+}
+
+/* False: it is not there, which was told. */
+static bool fetch_order(struct hydrator *h)
+{
+    const struct timespec deadline = deadline_in(READ_WAIT_NS);
+    pthread_t thread;
+    int r = 0;
+
+    h->order_busy = true;
+    if (pthread_create(&thread, NULL, read_thread, h) != 0) {
+        log_warning("cannot start a thread: the background goes by the catalog alone");
+        return false;
+    }
+    (void)pthread_detach(thread);
+    pthread_mutex_lock(&h->lock);
+    while (r == 0 && h->order_busy)
+        r = pthread_cond_timedwait(&h->record_ready, &h->lock, &deadline);
+    h->order_late = h->order_busy;
+    bool late = h->order_late;
+    pthread_mutex_unlock(&h->lock);
+    if (late)
+        log_warning("the load order '%s' cannot be read in time: the background goes by the "
+                    "catalog alone",
+                    h->config.load_order);
+    return !late && h->order_text;
+}
 
 static void read_order(struct hydrator *h)
 {
     struct load_order *order = NULL;
 
-    int r = load_order_read(h->config.load_order, &order);
+    if (!fetch_order(h))
+        return;
+    int r = load_order_parse(h->order_text, h->order_text_len, &order);
     if (r < 0)
         log_warning("%s: the background goes by the catalog alone", error_text(r));
+    free(TAKE_PTR(h->order_text));
     pthread_mutex_lock(&h->lock);
     h->order = order;
     pthread_mutex_unlock(&h->lock);
@@ -79,18 +139,20 @@ static int end_last_line(int fd, off_t size)
 
 static int open_record(struct hydrator *h, int *ret_fd)
 {
-    int anew = h->resumed ? 0 : O_TRUNC;
     struct stat st;
-    CLEANUP_CLOSE int fd = open(
-        h->config.record_order,
-        O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | anew, 0600);
+    CLEANUP_CLOSE int fd =
+        open(h->config.record_order,
+             O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
 
     if (fd < 0 || fstat(fd, &st) < 0)
         return -errno;
     if (!S_ISREG(st.st_mode))
         return error_note(-EINVAL, "it is no regular file");
-    int r = st.st_size == 0 ? write_text(fd, LOAD_ORDER_HEAD, strlen(LOAD_ORDER_HEAD))
-                            : end_last_line(fd, st.st_size);
+    if (h->record_anew && ftruncate(fd, 0) < 0)
+        return -errno;
+    int r = h->record_anew || st.st_size == 0
+                ? write_text(fd, LOAD_ORDER_HEAD, strlen(LOAD_ORDER_HEAD))
+                : end_last_line(fd, st.st_size);
     if (r < 0)
         return r;
     *ret_fd = TAKE_FD(fd);
@@ -99,10 +161,18 @@ static int open_record(struct hydrator *h, int *ret_fd)
 
 static void begin_record(struct hydrator *h)
 {
-    int r = open_record(h, &h->record_fd);
+    int fd = -EBADF;
+    int r = open_record(h, &fd);
+
     if (r < 0)
         log_warning("cannot record the load order in '%s': %s", h->config.record_order,
                     error_text(r));
+    pthread_mutex_lock(&h->lock);
+    h->record_fd = fd;
+    h->recording = r >= 0;
+    h->record_busy = false;
+    pthread_cond_broadcast(&h->record_ready);
+    pthread_mutex_unlock(&h->lock);
 }
 
 void order_note_demand(struct hydrator *h, const struct file *file)
@@ -110,7 +180,7 @@ void order_note_demand(struct hydrator *h, const struct file *file)
     const struct entry *e = &file->fill.entry;
 
     pthread_mutex_lock(&h->lock);
-    bool noted = h->record_fd < 0 || file->ordinal >= h->demands.count ||
+    bool noted = !h->recording || file->ordinal >= h->demands.count ||
                  h->demands.items[file->ordinal] || h->recorded.len > RECORD_BYTES_MAX;
     if (!noted) {
         h->demands.items[file->ordinal] = true;
@@ -139,7 +209,7 @@ static void write_record_locked(struct hydrator *h)
         (void)close(fd);
     pthread_mutex_lock(&h->lock);
     if (r < 0)
-        h->record_fd = -EBADF;
+        h->recording = false;
     h->record_busy = false;
     pthread_cond_broadcast(&h->record_ready);
 }
@@ -148,9 +218,10 @@ void *order_thread(void *data)
 {
     struct hydrator *h = data;
 
+    begin_record(h);
     pthread_mutex_lock(&h->lock);
     while (!h->stopping) {
-        if (h->record_fd < 0 || h->recorded.len == 0) {
+        if (!h->recording || h->recorded.len == 0) {
             pthread_cond_wait(&h->record_ready, &h->lock);
             continue;
         }
@@ -167,8 +238,8 @@ void order_begin(struct hydrator *h)
 {
     if (h->config.load_order)
         read_order(h);
-    if (h->config.record_order)
-        begin_record(h);
+    h->recording = h->record_busy = h->config.record_order != NULL;
+    h->record_anew = !h->resumed;
 }
 
 void order_plan_locked(struct hydrator *h, const struct entry *e, uint64_t ordinal)
@@ -177,20 +248,18 @@ void order_plan_locked(struct hydrator *h, const struct entry *e, uint64_t ordin
 
     if (h->order)
         load_order_found(h->order, e->key, e->key_len, ordinal);
-    if (h->record_fd >= 0)
+    if (h->recording)
         IGNORE_RESULT(state_vector_push(&h->demands, &noted));
 }
 
 /* A restore does not wait for ever for a disk that is not its own. */
 void order_end(struct hydrator *h)
 {
-    uint64_t deadline_ns = now_ns() + END_WAIT_NS;
-    const struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / NSEC_PER_SEC),
-                                      .tv_nsec = (long)(deadline_ns % NSEC_PER_SEC)};
+    const struct timespec deadline = deadline_in(END_WAIT_NS);
     int r = 0;
 
     pthread_mutex_lock(&h->lock);
-    while (r == 0 && h->record_fd >= 0 && (h->record_busy || h->recorded.len > 0))
+    while (r == 0 && h->recording && (h->record_busy || h->recorded.len > 0))
         r = pthread_cond_timedwait(&h->record_ready, &h->lock, &deadline);
     pthread_mutex_unlock(&h->lock);
 }

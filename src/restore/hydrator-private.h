@@ -161,11 +161,16 @@ struct hydrator {
     uint64_t clock;
 
     /* hydrator-order.c; guarded by lock */
-    int record_fd;               /* -EBADF: nothing is recorded */
+    bool order_busy, order_late; /* the list is being read; nobody waits for it any more */
+    char *order_text;            /* what was read */
+    size_t order_text_len;
+    bool recording;   /* wanted, and has not failed */
+    bool record_anew; /* not what a predecessor has begun */
+    int record_fd;
     struct buffer recorded;      /* lines to be written */
-    bool record_busy;            /* the thread is writing */
+    bool record_busy;            /* the thread is opening or writing */
     struct state_vector demands; /* by ordinal: whether it has been recorded */
-    pthread_cond_t record_ready; /* lines to be written, or they have been */
+    pthread_cond_t record_ready; /* lines to be written, or they have been; the list was read */
 
     /* told by status; guarded by lock */
     uint64_t bytes_total, bytes_done, files_done, files_failed;

@@ -198,7 +198,7 @@ static int start_threads(struct hydrator *h, struct threads *threads)
         r = -pthread_create(&threads->sync, NULL, sync_thread, h);
     if (r >= 0)
         r = -pthread_create(&threads->rate, NULL, rate_thread, h);
-    if (r >= 0 && h->record_fd >= 0)
+    if (r >= 0 && h->recording)
         r = -pthread_create(&threads->order, NULL, order_thread, h);
     if (r >= 0)
         r = -pthread_create(&threads->channel, NULL, channel_thread, h);

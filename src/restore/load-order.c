@@ -185,11 +185,16 @@ int load_order_parse(const char *text, size_t len, struct load_order **ret_order
 {
     CLEANUP(load_order_freep) struct load_order *order = calloc(1, sizeof(*order));
     CLEANUP(buffer_release) struct buffer key = {0};
-    const char *end = text + len;
     size_t line_len;
 
     if (!order)
         return -ENOMEM;
+    bool too_long = len > LOAD_ORDER_BYTES_MAX;
+    len = MIN(len, (size_t)LOAD_ORDER_BYTES_MAX);
+    while (too_long && len > 0 && text[len - 1] != '\n')
+        len--;
+    order->bad_count = too_long;
+    const char *end = text + len;
     crypto_shorthash_keygen(order->hash_key);
     int r = make_slots(order, count_paths(text, end));
     for (const char *at = text, *next; r == 0 && at < end; at = next) {
@@ -232,7 +237,7 @@ static int open_regular(const char *path, size_t *ret_size)
     return TAKE_FD(fd);
 }
 
-int load_order_read(const char *path, struct load_order **ret_order)
+int load_order_fetch(const char *path, char **ret_text, size_t *ret_len)
 {
     size_t size = 0, len = 0;
     CLEANUP_CLOSE int fd = open_regular(path, &size);
@@ -245,13 +250,18 @@ int load_order_read(const char *path, struct load_order **ret_order)
     int r = read_text(fd, text, size, &len);
     if (r < 0)
         return error_note_describe(r, "cannot read the load order '%s'", path);
-    bool too_long = len > LOAD_ORDER_BYTES_MAX;
-    while (too_long && len > 0 && text[len - 1] != '\n')
-        len--;
-    r = load_order_parse(text, len, ret_order);
-    if (r == 0)
-        (*ret_order)->bad_count += too_long;
-    return r;
+    *ret_text = TAKE_PTR(text);
+    *ret_len = len;
+    return 0;
+}
+
+int load_order_read(const char *path, struct load_order **ret_order)
+{
+    CLEANUP_FREE char *text = NULL;
+    size_t len = 0;
+
+    int r = load_order_fetch(path, &text, &len);
+    return r < 0 ? r : load_order_parse(text, len, ret_order);
 }
 
 void load_order_put(struct buffer *b, const uint8_t *key, size_t key_len)

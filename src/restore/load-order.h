@@ -30,9 +30,12 @@ struct load_order;
 void load_order_free(struct load_order *order);
 DEFINE_CLEANUP_PTR(struct load_order *, load_order_free);
 
-/* Any bytes.  -ENOMEM. */
+/* Any bytes; what comes beyond LOAD_ORDER_BYTES_MAX counts as one bad line.  -ENOMEM. */
 _must_check_ int load_order_parse(const char *text, size_t len, struct load_order **ret_order);
-/* A regular file; what it has beyond LOAD_ORDER_BYTES_MAX counts as one bad line. */
+/* What may take for ever, when the file is on a disk that stands still: a regular file's text,
+ * malloc'ed, not much more than LOAD_ORDER_BYTES_MAX. */
+_must_check_ int load_order_fetch(const char *path, char **ret_text, size_t *ret_len);
+/* Both. */
 _must_check_ int load_order_read(const char *path, struct load_order **ret_order);
 
 /* Lines that are no path, and those beyond LOAD_ORDER_FILES_MAX. */

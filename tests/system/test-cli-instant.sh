@@ -294,6 +294,25 @@ tail -n 1 "$V/t/many/f25" | grep -qx mine || fail "what an application wrote is 
 [ ! -e "$V/t/many/f40" ] || fail "a file that nobody used is left"
 no_notes
 
+# ---- a load order that can only be read when the restore goes on ----
+
+# One of its own: who reads a placeholder is given the files beside it, too.
+rm -r "$V/t"
+start_limited
+expect 0 umbra pause
+die
+need_pending "$V/t/many/f40"
+expect 1 umbra restore --resume --load-order "$V/t/many/f40"
+expect_text "$T/err" "'$V/t/many/f40' is in '$V/t', which is to be restored"
+nobody_left || fail "something was started with a load order from the target"
+sed -i "s|\"version\":1|&,\"load_order\":\"$V/t/many/f40\"|" $NOTES/*
+expect 0 umbra restore --resume
+timeout 60 cmp "$V/t/many/f40" "$T/src/many/f40" || fail "a wrong file that was named as a load order"
+expect 0 umbra cancel
+expect 0 umbra wait
+within 10 nobody_left
+no_notes
+
 # ---- ended, with nobody who waits ----
 
 rm -r "$V/t"
