@@ -37,7 +37,8 @@
     X(HOSTILE, EBADMSG, "refused: the name would leave its directory")   \
     X(CRASHED, EIO, "simulated power loss")                              \
     X(USAGE, EINVAL, "usage")                                            \
-    X(CANCELLED, ECANCELED, "interrupted")
+    X(CANCELLED, ECANCELED, "interrupted")                               \
+    X(TREE_CHANGED, EBUSY, "somebody else has changed it meanwhile")
 
 enum error_code {
     ERROR_PRIVATE_FIRST = 4096,
