@@ -38,7 +38,8 @@
     X(CRASHED, EIO, "simulated power loss")                              \
     X(USAGE, EINVAL, "usage")                                            \
     X(CANCELLED, ECANCELED, "interrupted")                               \
-    X(TREE_CHANGED, EBUSY, "somebody else has changed it meanwhile")
+    X(TREE_CHANGED, EBUSY, "somebody else has changed it meanwhile")     \
+    X(FOREIGN, EXDEV, "belongs to something else")
 
 enum error_code {
     ERROR_PRIVATE_FIRST = 4096,

@@ -58,7 +58,8 @@ static int open_flags(unsigned flags)
     int mode = flags & IO_WRITE ? (flags & IO_READ ? O_RDWR : O_WRONLY) : O_RDONLY;
     /* O_NONBLOCK: a FIFO in place of a file must not hang us; it means nothing to regular files. */
     return mode | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK |
-           (flags & IO_CREATE ? O_CREAT : 0) | (flags & IO_EXCLUSIVE ? O_EXCL : 0);
+           (flags & IO_CREATE ? O_CREAT : 0) | (flags & IO_EXCLUSIVE ? O_EXCL : 0) |
+           (flags & IO_DIRECT ? O_DIRECT : 0);
 }
 
 static void real_close(struct io_file *file)
@@ -74,6 +75,8 @@ static int open_fd(struct io_real_file *f, int root_fd, const char *path, unsign
 {
     struct stat st;
     f->fd = openat(root_fd, path, open_flags(flags), 0600);
+    if (f->fd < 0 && errno == EINVAL && (flags & IO_DIRECT))
+        f->fd = openat(root_fd, path, open_flags(flags & ~(unsigned)IO_DIRECT), 0600);
     if (f->fd < 0)
         return file_fail(f, errno, flags & IO_CREATE ? "create" : "open");
     if (fstat(f->fd, &st) < 0)

@@ -29,6 +29,9 @@ enum io_open_flags {
     IO_WRITE = 1 << 1,
     IO_CREATE = 1 << 2,    /* create when absent */
     IO_EXCLUSIVE = 1 << 3, /* with IO_CREATE: -EEXIST when there */
+    /* Past the page cache, where the file system can: addresses, offsets and lengths must be
+     * multiples of 4096.  Elsewhere it means nothing. */
+    IO_DIRECT = 1 << 4,
 };
 
 struct io_stat {
