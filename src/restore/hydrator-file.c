@@ -253,7 +253,8 @@ static int identify(struct hydrator *h, struct file *file)
     bool is_own =
         manifest_get_handle(h->manifest, ordinal, &own) == 0 && same_handle(&own, &file->handle);
     pthread_mutex_lock(&h->lock);
-    h->walk_needed |= !is_own;
+    if (!is_own)
+        h->walk_needed = true;
     file->ordinal = ordinal;
     file->own = is_own;
     file->fresh = is_own && ordinal < h->states.count && h->states.items[ordinal] == FILE_FRESH;

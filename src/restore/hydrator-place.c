@@ -143,11 +143,8 @@ static void placed(uint64_t ordinal, int fd, void *userdata)
     struct hydrator *h = userdata;
 
     int r = note_found(h, ordinal, fd, FILE_FRESH);
-    if (r < 0) { /* a walk at the end finds it */
-        pthread_mutex_lock(&h->lock);
-        h->walk_needed = true;
-        pthread_mutex_unlock(&h->lock);
-    }
+    if (r < 0)
+        h->walk_needed = true; /* which finds it */
 }
 
 static void on_problem(const char *path, const char *what, void *userdata)

@@ -118,7 +118,7 @@ struct hydrator {
     _Atomic bool has_manifest;     /* an ordinal means what it meant when its file was made */
     crypto_generichash_state hash; /* of what was planned; the catalog's thread's own */
     struct buffer last_key;        /* that was planned; the same */
-    bool walk_needed;              /* some handles may be unknown */
+    _Atomic bool walk_needed;      /* some handles may be unknown */
     struct string_vector made;     /* hydrator-made.c: paths; empty but while placing */
 
     pthread_mutex_t lock;
