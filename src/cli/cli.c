@@ -23,6 +23,14 @@ int cli_open_backend(const struct cli *cli, bool create, struct backend **ret_ba
     return backend_open(cli->repo_url, create, ret_backend);
 }
 
+/* Not where it is opened: a restore that goes on waits for a repository, and must not make one. */
+static int hint_init(int r)
+{
+    struct error_report why = {0};
+    error_save(&why, r);
+    return error_note(r, "%s; 'umbra repo init' makes one", why.text);
+}
+
 int cli_open_repository_with(const struct cli *cli, struct passphrase *ret_passphrase,
                              struct repository **ret_repo)
 {
@@ -30,14 +38,14 @@ int cli_open_repository_with(const struct cli *cli, struct passphrase *ret_passp
     CLEANUP(passphrase_release) struct passphrase passphrase = {0};
     int r = cli_open_backend(cli, false, &backend);
     if (r < 0)
-        return r;
+        return r == -UMBRA_E_NOT_REPO ? hint_init(r) : r;
     /* "Not a repository" and "too new" are said before anybody is asked for a passphrase. */
     CLEANUP_FREE void *config = NULL;
     size_t config_len;
     struct config_clear clear;
     r = config_read(backend, &config, &config_len, &clear);
     if (r < 0)
-        return r;
+        return r == -UMBRA_E_NOT_REPO ? hint_init(r) : r;
     r = passphrase_get(cli->password_file, false, &passphrase);
     if (r < 0)
         return r;

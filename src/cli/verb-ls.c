@@ -136,8 +136,11 @@ static int find_entry(const struct listing *l, struct entry *ret_entry)
     if (r != -ENOENT)
         return r;
     CLEANUP_FREE char *escaped = text_escape(l->path, strlen(l->path));
-    return error_note(-ENOENT, "cannot list '/%s': backup %.12s does not have it",
-                      escaped ? escaped : "?", l->backup->id);
+    return error_note(
+        -ENOENT,
+        "cannot list '/%s': backup %.12s does not have it; paths are whole, as 'umbra "
+        "ls %.12s' shows them",
+        escaped ? escaped : "?", l->backup->id, l->backup->id);
 }
 
 static void json_begin(const struct listing *l)

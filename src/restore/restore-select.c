@@ -61,7 +61,9 @@ int selection_find(struct restore *restore, const char *path, struct entry *ret_
 {
     int r = find_path(restore, path, ret_entry);
     if (r == -ENOENT)
-        return error_note(-ENOENT, "backup %.12s has no '/%s'", restore->backup->id, path);
+        return error_note(
+            -ENOENT, "backup %.12s has no '/%s'; paths are whole, as 'umbra ls %.12s' shows them",
+            restore->backup->id, path, restore->backup->id);
     return r;
 }
 

@@ -104,10 +104,17 @@ usage "--read-data" --repo "$T/none" check --read-data=some
 # ---- what is not there ----
 
 expect 1 "$UMBRA_BIN" --repo "$T/none" list
-expect_text "$T/err" "^umbra: .*'$T/none' is not an umbra repository"
+expect_text "$T/err" "^umbra: .*'$T/none' is not an umbra repository: .*'umbra repo init' makes one$"
 mkdir "$T/empty"
 expect 1 "$UMBRA_BIN" --repo "$T/empty" list
-expect_text "$T/err" "is not an umbra repository"
+expect_text "$T/err" "is not an umbra repository: .*'umbra repo init' makes one$"
+for url in s3:bucket/path sftp:user@host:/path s3://bucket; do
+    for verb in "repo init" list; do
+        # shellcheck disable=SC2086
+        expect 1 "$UMBRA_BIN" --repo $url $verb
+        expect_text "$T/err" "'$url': this version has repositories only in directories"
+    done
+done
 expect 1 "$UMBRA_BIN" --repo "$T/none"$'\n\e[2J\xc2\x9b' list
 if LC_ALL=C grep -q $'[\e\x9b]' "$T/err"; then fail "a message moves the cursor"; fi
 [ "$(wc -l <"$T/err")" = 1 ] || fail "an error was said more than once"

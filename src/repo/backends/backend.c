@@ -133,6 +133,18 @@ static bool has_scheme(const char *url)
     return len > 0 && strncmp(url + len, "://", 3) == 0;
 }
 
+/* What other programs have repositories on, as they name it. */
+static bool is_remote(const char *url)
+{
+    static const char *const kinds[] = {"s3", "sftp", "ssh",   "rest", "rclone",
+                                        "b2", "gs",   "azure", "swift"};
+    size_t len = strcspn(url, ":/");
+    for (size_t i = 0; url[len] == ':' && i < ELEMENTSOF(kinds); i++)
+        if (strlen(kinds[i]) == len && strncmp(url, kinds[i], len) == 0)
+            return true;
+    return has_scheme(url);
+}
+
 int backend_open(const char *url, bool create, struct backend **ret_backend)
 {
     CLEANUP_FREE char *path = NULL;
@@ -143,8 +155,12 @@ int backend_open(const char *url, bool create, struct backend **ret_backend)
         int r = path_from_file_url(url, &path);
         if (r < 0)
             return r;
-    } else if (has_scheme(url)) {
-        return error_note(-EINVAL, "'%s': only paths and file:// are supported", url);
+    } else if (is_remote(url)) {
+        return error_note(
+            -EINVAL,
+            "'%s': this version has repositories only in directories: give a path, or "
+            "file:///path",
+            url);
     } else {
         path = strdup(url);
         if (!path)

@@ -350,6 +350,10 @@ TEST(bad_urls)
 
     ASSERT_ERR(backend_open("", false, &b), -EINVAL);
     ASSERT_ERR(backend_open("s3://bucket", false, &b), -EINVAL);
+    ASSERT_ERR(backend_open("s3:bucket/path", true, &b), -EINVAL);
+    ASSERT_ERR(backend_open("sftp:user@host:/path", true, &b), -EINVAL);
+    ASSERT_ERR(backend_open("./s3:bucket", false, &b), -UMBRA_E_NOT_REPO);
+    ASSERT_ERR(backend_open("s3/bucket", false, &b), -UMBRA_E_NOT_REPO);
     ASSERT_ERR(backend_open("file://host/path", false, &b), -EINVAL);
     ASSERT_ERR(backend_open("file:///a%2", false, &b), -EINVAL);
     ASSERT_ERR(backend_open("file:///a%zz", false, &b), -EINVAL);
