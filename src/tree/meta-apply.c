@@ -71,17 +71,13 @@ static void apply_owner(struct apply *a)
     int r = chown_file(a->file, uid, gid);
     if (r >= 0)
         return;
-    a->owner_is_wrong = true;
-    if (a->st.st_uid != uid)
-        report(a, "owner", r);
-    if (a->st.st_gid == gid)
-        return;
+    bool wrong_user = a->st.st_uid != uid, wrong_group = a->st.st_gid != gid;
     /* Who is not root may still give a file to a group of his. */
-    r = chown_file(a->file, (uid_t)-1, gid);
-    if (r < 0)
-        report(a, "group", r);
-    else if (a->st.st_uid == uid)
-        a->owner_is_wrong = false;
+    if (wrong_group)
+        wrong_group = chown_file(a->file, (uid_t)-1, gid) < 0;
+    a->owner_is_wrong = wrong_user || wrong_group;
+    if (a->owner_is_wrong)
+        report(a, !wrong_group ? "owner" : wrong_user ? "owner and group" : "group", r);
 }
 
 static int chmod_file(const struct meta_file *file, mode_t mode)

@@ -296,6 +296,11 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
         expect_text "$T/out" " $src/dir \(incomplete: 1 problem\)\$"
         expect 0 nobody --json list
         [ "$(json "$T/out" backups 0 complete)" = False ] || fail "list: complete is not false"
+        # What is not his to give: each file is named once.
+        expect 3 nobody restore latest --target "$T/user/to"
+        expect_text "$T/err" "^umbra: cannot restore '.*/random': cannot set owner and group: "
+        [ -z "$(grep '^umbra: cannot restore' "$T/err" | cut -d: -f2 | sort | uniq -d)" ] ||
+            fail "a file is named more than once: $(cat "$T/err")"
         expect 0 umbra --repo "$T/user/repo" restore latest --target "$T/to"
         expect_text "$T/err" '^umbra: backup [0-9a-f]{12} is incomplete: 1 file could not be read'
         expect 0 umbra --repo "$T/user/repo" -q restore latest --target "$T/to"
