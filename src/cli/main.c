@@ -126,8 +126,11 @@ static void print_group_help(const char *group)
 
 static void print_verb_help(const struct verb *verb)
 {
-    printf("Usage: umbra %s [OPTIONS]%s%s\n\n%c%s.\n", verb->name, *verb->synopsis ? " " : "",
-           verb->synopsis, verb->summary[0] - 'a' + 'A', verb->summary + 1);
+    printf("Usage: umbra %s [OPTIONS]%s%s\n", verb->name, *verb->synopsis ? " " : "",
+           verb->synopsis);
+    if (verb->other_synopsis)
+        printf("       umbra %s [OPTIONS] %s\n", verb->name, verb->other_synopsis);
+    printf("\n%c%s.\n", verb->summary[0] - 'a' + 'A', verb->summary + 1);
     if (verb->options[0].name) {
         puts("\nOptions:");
         options_print_help(stdout, verb->options);

@@ -27,7 +27,8 @@ struct restore_values {
 
 static const struct option_spec restore_options[] = {
     {'T', "target", OPTION_STRING, VALUE(target), .arg = "DIR",
-     .help = "where to put the files; made when missing (required)"},
+     .help = "where to put the files; made when missing; with --resume: go on with the restore of "
+             "this directory only"},
     {'i', "include", OPTION_LIST, VALUE(includes), .arg = "PATTERN",
      .help = "restore only what matches (gitignore syntax); may be repeated"},
     {'e', "exclude", OPTION_LIST, VALUE(excludes), .arg = "PATTERN",
@@ -342,7 +343,8 @@ static int run_restore(struct cli *cli, void *values, char **words, int word_cou
 
 const struct verb verb_restore = {
     .name = "restore",
-    .synopsis = "BACKUP[:PATH] --target DIR",
+    .synopsis = "BACKUP[:PATH] --target DIR [--instant]",
+    .other_synopsis = "--resume [--target DIR]",
     .summary = "bring files of a backup back",
     .options = restore_options,
     .values_size = sizeof(struct restore_values),

@@ -38,6 +38,9 @@ for verb in "repo init" "repo stats" "repo key list" "repo key add" "repo key re
     cmp -s "$T/out" "$T/verb-help" || fail "help $verb and $verb --help differ"
     [ ! -s "$T/err" ] || fail "help of $verb is not on stdout alone"
 done
+expect 0 "$UMBRA_BIN" restore --help
+expect_text "$T/out" '^Usage: umbra restore \[OPTIONS\] BACKUP\[:PATH\] --target DIR \[--instant\]$'
+expect_text "$T/out" '^       umbra restore \[OPTIONS\] --resume \[--target DIR\]$'
 expect 0 "$UMBRA_BIN" repo --help
 expect_text "$T/out" '^  repo key add  '
 expect 0 "$UMBRA_BIN" help
