@@ -120,12 +120,37 @@ static void print_problems(const struct instant_status *s, struct json_object *r
         printf(LABEL "%s in all\n", "problems", format_count(s->problem_count, count));
 }
 
+/* Where there are several, what each has given.  Their words come escaped. */
+static void print_sources(struct json_object *response)
+{
+    struct json_object *list = NULL, *source, *bytes, *failures;
+    char given[16], failed[32];
+    if (!json_object_object_get_ex(response, "sources", &list) ||
+        json_object_array_length(list) < 2)
+        return;
+    for (size_t i = 0; i < json_object_array_length(list); i++) {
+        struct json_object *item = json_object_array_get_idx(list, i);
+        if (!json_object_object_get_ex(item, "source", &source) ||
+            !json_object_object_get_ex(item, "bytes", &bytes) ||
+            !json_object_object_get_ex(item, "failures", &failures))
+            continue;
+        uint64_t failure_count = json_object_get_uint64(failures);
+        printf(LABEL "%s: %s", "source", json_object_get_string(source),
+               text_format_bytes(json_object_get_uint64(bytes), given));
+        if (failure_count > 0)
+            printf(", %s %s", format_count(failure_count, failed),
+                   plural(failure_count, "failure", "failures"));
+        putchar('\n');
+    }
+}
+
 static void print_status(const struct instant_status *s, struct json_object *response)
 {
     char done[16], total[16], running[32];
     printf("restore of '");
     print_escaped(s->target, strlen(s->target));
     printf("': %s%s\n", s->phase, s->paused ? ", paused" : "");
+    printf(LABEL "%s\n", "id", s->restore);
     printf(LABEL "%.*s\n", "backup", SHORT_ID_LEN, s->backup);
     print_files(s);
     printf(LABEL "%s of %s (%u %%)\n", "bytes", text_format_bytes(s->bytes_done, done),
@@ -133,6 +158,7 @@ static void print_status(const struct instant_status *s, struct json_object *res
     print_rate(s);
     print_demand(s);
     print_order(s);
+    print_sources(response);
     printf(LABEL "%s\n", "running", progress_format_duration((uint64_t)s->elapsed_s, running));
     if (s->degraded && *s->degraded) {
         printf(LABEL, "degraded");

@@ -129,6 +129,8 @@ expect_text "$T/err" "is running on the file system of '$V/second', see 'umbra s
 expect 0 umbra pause
 expect 0 umbra status
 expect_text "$T/out" "^restore of '$V/t': filling, paused$"
+expect_text "$T/out" "^  id        $(basename $NOTES/*.json .json)$"
+! grep -q '^  source' "$T/out" || fail "one source is told like several: $(cat "$T/out")"
 expect_text "$T/out" '^  files     .* of 44 complete'
 expect_text "$T/out" 'limit 1.00 KiB/s'
 expect 0 umbra status --json --target "$V/t"
