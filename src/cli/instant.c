@@ -174,6 +174,26 @@ bool instant_is_running(uint64_t restore_id)
     return false;
 }
 
+int instant_check_none(const char *target)
+{
+    CLEANUP(instant_config_release) struct instant_config record = {0};
+    if (geteuid() != 0)
+        return 0; /* cannot see the record, nor replace what root restores */
+    int r = instant_record_read(target, &record);
+    if (r < 0)
+        return r == -ENODATA || r == -ENOENT || r == -ENOTDIR ? 0 : r;
+    if (instant_is_running(record.restore_id))
+        return error_note(-EBUSY,
+                          "'%s' is being restored instantly: wait for that with 'umbra wait', or "
+                          "end it with 'umbra cancel', before",
+                          target);
+    return error_note(-EBUSY,
+                      "an instant restore of '%s' was interrupted: go on with 'umbra restore "
+                      "--resume', and then wait for it with 'umbra wait', or end it with 'umbra "
+                      "cancel', before",
+                      target);
+}
+
 /* ---- requests ---- */
 
 struct json_object *instant_request(const char *verb)

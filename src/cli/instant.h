@@ -40,6 +40,10 @@ void instant_choice_release(struct instant_choice *choice);
  */
 _must_check_ int instant_choose(const char *target, struct instant_choice *ret_choice);
 
+/* For an ordinary restore: -EBUSY, with words, when the target is being restored instantly, or that
+ * was interrupted.  A target that is not there is fine. */
+_must_check_ int instant_check_none(const char *target);
+
 /* One that cannot be told does not run. */
 bool instant_is_running(uint64_t restore_id);
 

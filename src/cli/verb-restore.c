@@ -9,6 +9,7 @@
 #include "basic/text.h"
 #include "cli/cli.h"
 #include "cli/instant-restore.h"
+#include "cli/instant.h"
 #include "restore/instant.h"
 #include "restore/restore.h"
 
@@ -218,6 +219,8 @@ static int run_ordinary(struct cli *cli, const struct restore_values *values, co
     struct restore_stats stats = {0};
     problem_list_init(&run.problems, cli->json);
     int r = cli_parse_backup_path(word, &name, &path);
+    if (r == 0)
+        r = instant_check_none(values->target);
     if (r == 0)
         r = make_subpath(path, &subpath);
     if (r == 0)

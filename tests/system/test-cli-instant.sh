@@ -126,6 +126,8 @@ expect_text "$T/err" 'is being restored already'
 expect 1 umbra restore latest --instant --target "$V/second"
 expect_text "$T/err" "is running on the file system of '$V/second', see 'umbra status': wait for it"
 [ ! -e "$V/second" ] || fail "a restore that was refused has left its target"
+expect 1 umbra restore latest --target "$V/t"
+expect_text "$T/err" "'$V/t' is being restored instantly: .*'umbra wait', .*'umbra cancel'"
 expect 0 umbra pause
 expect 0 umbra status
 expect_text "$T/out" "^restore of '$V/t': filling, paused$"
@@ -201,6 +203,8 @@ expect_text "$T/out" '^  beware .* read as zeros$'
 expect 1 umbra wait
 expect_text "$T/err" "is interrupted: go on with 'umbra restore --resume'"
 expect 1 umbra pause --target "$V/t"
+expect 1 umbra restore latest --target "$V/t"
+expect_text "$T/err" "restore of '$V/t' was interrupted: go on with 'umbra restore --resume'"
 UMBRA_PASSWORD=wrong expect 1 umbra restore --resume
 expect_text "$T/err" "passphrase"
 nobody_left || fail "something was started with a wrong passphrase"
