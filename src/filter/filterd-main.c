@@ -19,6 +19,7 @@
 #include "filter/adopt.h"
 #include "filter/fds.h"
 #include "filter/filterd.h"
+#include "filter/gate-lock.h"
 #include "filter/gate.h"
 #include "filter/process.h"
 #include "filter/protocol.h"
@@ -179,15 +180,17 @@ static int prepare(const struct options *o, bool has_group, struct filterd *d)
         r = open_all(d);
     if (r >= 0)
         r = store_open();
-    if (r >= 0)
-        r = gate_stand(o->target, o->restore_id, has_group, &volume_magic);
     if (r < 0)
         return r;
-    r = has_group ? adopt(o->restore_id, &d->table) : -ENODATA;
+    r = gate_stand(o->target, o->restore_id, has_group, &volume_magic);
+    if (r >= 0)
+        r = has_group ? adopt(o->restore_id, &d->table) : -ENODATA;
     if (r == -ENODATA)
         r = table_new(o->restore_id, volume_magic, &d->table);
     if (r >= 0)
         store_put();
+    else if (!has_group) /* a stored one still stands */
+        gate_unlock();
     return r;
 }
 

@@ -11,5 +11,5 @@
 
 /* -EBUSY, with words that name the other restore. */
 _must_check_ int gate_lock(const char *target, uint64_t restore_id);
-/* Removes the file; the lock itself goes with FD_LOCK. */
+/* Removes the file, if it is ours; the lock itself goes with FD_LOCK. */
 void gate_unlock(void);

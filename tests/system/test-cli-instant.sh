@@ -24,6 +24,8 @@ within() {
     done
 }
 nobody_left() { [ -z "$(ours)" ]; }
+gate_stands() { [ -n "$(find /run/umbra -name 'gate-*')" ]; }
+in_status() { umbra status >"$T/out" && grep -Eq -- "$1" "$T/out"; }
 start_limited() {
     expect 0 umbra restore latest --instant --limit 1K --target "$V/t" "$@"
 }
@@ -74,6 +76,8 @@ mount -t tmpfs none "$T/tmpfs"
 expect 1 umbra restore latest --instant --target "$T/tmpfs/new/er"
 expect_text "$T/err" 'ext4, xfs and btrfs; use an ordinary restore'
 [ ! -e "$T/tmpfs/new/er" ] || fail "a target that could not be used was left behind"
+within 10 nobody_left
+! gate_stands || fail "a lock is left: $(ls /run/umbra)"
 umount "$T/tmpfs"
 volume_make small ext4 8M
 mkdir -p "$T/small/t" # once more: nothing is left that would be in the way
