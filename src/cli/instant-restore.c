@@ -375,7 +375,7 @@ static int note_and_start(const struct cli *cli, const struct instant_config *co
     int r = instant_note_hold(&held_fd);
     if (r == 0)
         r = instant_note_write(config, password_file);
-    return r < 0 ? r : instant_start(config, cli->progress, ret_report);
+    return r < 0 ? r : instant_start(config, held_fd, cli->progress, ret_report);
 }
 
 static int start(const struct cli *cli, const struct instant_config *config, bool made,

@@ -17,6 +17,7 @@
 #include "basic/error.h"
 #include "basic/log.h"
 #include "basic/text.h"
+#include "filter/gate-holder.h"
 #include "restore/instant-private.h"
 #include "restore/json-text.h"
 
@@ -429,19 +430,24 @@ int instant_note_hold_in(const char *dir, int *ret_fd)
     return 0;
 }
 
-static bool may_run(const char *socket_dir, uint64_t restore_id)
+/* One whose gate stands may be about to: its hydrator has no socket yet, or is being started again.
+ * The id is written a moment after the lock is taken. */
+static bool may_run(const char *socket_dir, const struct instant_note *note)
 {
     CLEANUP(instant_running_vector_release_all) struct instant_running_vector list = {0};
+    uint64_t holder;
+    if (gate_holder(note->target, &holder) == 0 && (holder == note->restore_id || holder == 0))
+        return true;
     if (instant_list_in(socket_dir, &list) < 0)
         return true;
     for (size_t i = 0; i < list.count; i++)
-        if (list.items[i].restore_id == restore_id)
+        if (list.items[i].restore_id == note->restore_id)
             return true;
     return false;
 }
 
-/* Under the lock, so no restore has begun since but those that run: what was seen before may be
- * older than the record. */
+/* Under the lock, which who starts a restore hands to its filter until the gate stands: so none has
+ * begun since but those that run.  What was seen before may be older than the record. */
 int instant_note_drop_in(const char *dir, const char *socket_dir, const struct instant_note *note,
                          enum instant_note_state seen, bool *ret_dropped)
 {
@@ -452,7 +458,7 @@ int instant_note_drop_in(const char *dir, const char *socket_dir, const struct i
         return error_note_describe(-errno, "cannot open '%s'", dir);
     if (flock(fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK ? 0 : error_note_describe(-errno, "cannot lock '%s'", dir);
-    if (may_run(socket_dir, note->restore_id))
+    if (may_run(socket_dir, note))
         return 0;
     int r = instant_note_look(note, &state);
     if (r < 0 || state != seen)

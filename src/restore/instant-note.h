@@ -47,8 +47,8 @@ enum instant_note_state {
 /* Durable on return; replaces an earlier note of the same restore.  password_file may be NULL. */
 _must_check_ int instant_note_write(const struct instant_config *config, const char *password_file);
 /* For who starts a restore, before the note is written and until it runs: as long as *ret_fd is
- * open, instant_note_drop() removes nothing.  Until then the target has no record, and the note
- * looks like that of a restore that has ended. */
+ * open, here or where it was handed to (instant_start), instant_note_drop() removes nothing.  Until
+ * then the target has no record, and the note looks like that of a restore that has ended. */
 _must_check_ int instant_note_hold(int *ret_fd);
 /* For who has looked at the target, and seen that: removes the note when that is still so, and that
  * restore neither runs nor may just be starting.  *ret_dropped: it is gone. */

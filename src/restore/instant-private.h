@@ -10,7 +10,7 @@ struct instant_programs {
 };
 
 _must_check_ int instant_start_programs(const struct instant_programs *programs,
-                                        const struct instant_config *config,
+                                        const struct instant_config *config, int held_fd,
                                         struct progress *progress,
                                         struct instant_report *ret_report);
 

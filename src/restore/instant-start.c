@@ -2,11 +2,12 @@
 /*
  * Starting the daemons of an instant restore, and hearing how it went.
  *
- * The filter is started, and starts the hydrator.  It inherits three things:
+ * The filter is started, and starts the hydrator.  It inherits four things:
  *
  *     the configuration, with the passphrase, in a sealed memfd: nothing of it is in argv, in the
  *     environment or on a disk
  *     the writing end of a pipe for the report: its end, without a report, means that all have died
+ *     standard input: what has to stay open until the gate stands, even if we are killed before
  *     standard error: a memfd of fixed size, so that it can be quoted when the start fails, and so
  *     that a daemon that keeps it neither blocks nor is killed when nobody reads it any more
  *
@@ -148,6 +149,7 @@ struct start {
     const struct instant_programs *programs;
     const struct instant_config *config;
     int config_fd, words_fd;
+    int held_fd; /* the caller's; negative: none */
     int report_fd, report_write_fd;
     pid_t pid;   /* of the filter, before it makes itself a daemon */
     bool exited; /* and its status is known */
@@ -165,7 +167,9 @@ static void start_release(struct start *s)
 /* A dup2 of a descriptor onto itself is how posix_spawn(3) leaves one open in the child alone. */
 static int add_descriptors(posix_spawn_file_actions_t *actions, const struct start *s)
 {
-    int r = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    int r = s->held_fd >= 0
+                ? posix_spawn_file_actions_adddup2(actions, s->held_fd, STDIN_FILENO)
+                : posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     if (r == 0)
         r = posix_spawn_file_actions_addopen(actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     if (r == 0)
@@ -384,8 +388,8 @@ static int read_report(struct start *s, struct progress *progress,
 }
 
 int instant_start_programs(const struct instant_programs *programs,
-                           const struct instant_config *config, struct progress *progress,
-                           struct instant_report *ret_report)
+                           const struct instant_config *config, int held_fd,
+                           struct progress *progress, struct instant_report *ret_report)
 {
     CLEANUP(start_release)
     struct start s = {
@@ -393,6 +397,7 @@ int instant_start_programs(const struct instant_programs *programs,
         .config = config,
         .config_fd = -EBADF,
         .words_fd = -EBADF,
+        .held_fd = held_fd,
         .report_fd = -EBADF,
         .report_write_fd = -EBADF,
     };
@@ -416,10 +421,10 @@ int instant_start_programs(const struct instant_programs *programs,
     return r;
 }
 
-int instant_start(const struct instant_config *config, struct progress *progress,
+int instant_start(const struct instant_config *config, int held_fd, struct progress *progress,
                   struct instant_report *ret_report)
 {
     CLEANUP(instant_programs_release) struct instant_programs programs = {0};
     int r = find_programs(&programs);
-    return r < 0 ? r : instant_start_programs(&programs, config, progress, ret_report);
+    return r < 0 ? r : instant_start_programs(&programs, config, held_fd, progress, ret_report);
 }

@@ -94,10 +94,11 @@ struct instant_report {
 /*
  * Starts the daemons (found beside /proc/self/exe, or in the libexec directory) and waits for their
  * report, as long as one of them lives.  The target must be there.  An error has the daemons' own
- * words.  -UMBRA_E_CANCELLED when progress (may be NULL) was cancelled: the restore goes on.
+ * words.  -UMBRA_E_CANCELLED when progress (may be NULL) was cancelled: the restore goes on.  The
+ * daemons, too, keep held_fd (negative: none) open, until the gate stands.
  */
-_must_check_ int instant_start(const struct instant_config *config, struct progress *progress,
-                               struct instant_report *ret_report);
+_must_check_ int instant_start(const struct instant_config *config, int held_fd,
+                               struct progress *progress, struct instant_report *ret_report);
 
 /* ---- a running restore ---- */
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Starts shell scripts in place of the filter. */
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sodium.h>
@@ -52,7 +53,7 @@ static int start(const char *body, struct progress *progress, struct instant_rep
         .passphrase = (uint8_t *)secret,
         .passphrase_len = 6,
     };
-    return instant_start_programs(&programs, &config, progress, ret_report);
+    return instant_start_programs(&programs, &config, -EBADF, progress, ret_report);
 }
 
 static void assert_fails(const char *body, int error, const char *words)
@@ -156,7 +157,7 @@ TEST(a_missing_program_is_named)
     const struct instant_config config = {
         .restore_id = 1, .repo_url = repo, .backup_id = backup, .target = target};
     struct instant_report report;
-    ASSERT_ERR(instant_start_programs(&programs, &config, NULL, &report), -ENOENT);
+    ASSERT_ERR(instant_start_programs(&programs, &config, -EBADF, NULL, &report), -ENOENT);
     ASSERT_TRUE(strstr(error_text(-ENOENT), none));
 }
 

@@ -90,7 +90,7 @@ static int start(char **argv)
     if (asprintf(&programs.filterd, "%s/umbra-filterd", argv[0]) < 0 ||
         asprintf(&programs.hydrator, "%s/umbra-hydrated", argv[0]) < 0)
         return complain(-ENOMEM);
-    r = instant_start_programs(&programs, &config, NULL, &report);
+    r = instant_start_programs(&programs, &config, -EBADF, NULL, &report);
     free(programs.filterd);
     free(programs.hydrator);
     sodium_free(config.passphrase);

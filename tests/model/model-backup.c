@@ -256,7 +256,7 @@ void origin_start_instant(struct origin *origin, const struct settings *s, const
     build_path("umbra-filterd", filterd);
     build_path("umbra-hydrated", hydrator);
     config.passphrase[0] = 'x';
-    ASSERT_OK(instant_start_programs(&programs, &config, NULL, &report));
+    ASSERT_OK(instant_start_programs(&programs, &config, -EBADF, NULL, &report));
     ASSERT_EQ(report.problem_count, 0);
     sodium_free(config.passphrase);
     free(config.target);

@@ -122,7 +122,31 @@ within 20 noted
 flock -u "$sockets"
 wait $starting || fail "it did not start"
 flock -w 20 $NOTES true || fail "the notes are locked for ever"
+# The same, and it is killed: its daemons go on.
+expect 0 umbra cancel
+expect 0 umbra wait
+within 10 nobody_left
+rm -r "$V/t"
+flock "$sockets"
+"$UMBRA_BIN" --no-progress restore latest --instant --limit 1K --deadline 30 --target "$V/t" \
+    {sockets}<&- >"$T/start.out" 2>&1 &
+starting=$!
+within 20 gate_stands
+kill -KILL $starting
+wait $starting || true
+within 20 flock -n $NOTES true
+expect 0 umbra status
+noted || fail "somebody took away the note of a restore that starts without who has started it"
 exec {sockets}<&-
+within 20 in_status "^restore of '$V/t': filling$"
+expect 0 umbra cancel
+expect 0 umbra wait
+within 10 nobody_left
+no_notes
+! gate_stands || fail "a lock is left: $(ls /run/umbra)"
+rm -r "$V/t"
+
+start_limited --deadline 30
 expect_text "$T/out" "^'$V/t' is usable after [0-9.]+ s: 45 files, .* stream in behind; see 'umbra status'"
 [ "$(find $NOTES -name '*.json' | wc -l)" = 1 ] || fail "no note of the restore"
 expect 1 umbra restore latest --instant --target "$V/t"
