@@ -513,8 +513,6 @@ static int override(const struct cli *cli, const struct instant_wish *wish, cons
     if (r == 0 && repository_given(cli))
         r = override_repository(cli, config);
     config->idle = config->idle || wish->idle;
-    if (wish->limit_bytes_per_s > 0)
-        config->limit_bytes_per_s = wish->limit_bytes_per_s;
     if (wish->deadline_s > 0)
         config->deadline_s = (uint32_t)wish->deadline_s;
     return r;
@@ -585,6 +583,35 @@ static int resume_passphrase(struct resume *resume, struct instant_config *confi
     return r < 0 ? r : use_passphrase(&resume->passphrase, config);
 }
 
+/* The limit that was told last is in the record, and the service goes by it. */
+static int tell_limit(const struct instant_wish *wish, const char *target)
+{
+    CLEANUP(instant_choice_release) struct instant_choice choice = {0};
+    CLEANUP_JSON struct json_object *request = instant_request("limit");
+    CLEANUP_JSON struct json_object *response = NULL;
+    if (wish->limit_bytes_per_s == 0)
+        return 0;
+    json_add_uint(request, "bytes_per_s", wish->limit_bytes_per_s);
+    int r = instant_choose(target, &choice);
+    if (r == 0)
+        r = instant_send(choice.socket_path, request, &response);
+    return r == -ENODATA || instant_is_gone(r) ? 0 : r; /* it has ended */
+}
+
+/* Also when it has only come to wait for its repository. */
+static int start_again(const struct resume *resume, const struct instant_config *config,
+                       const char *password_file, struct instant_report *ret_report)
+{
+    struct error_report why = {0};
+    int r = note_and_start(resume->cli, config, password_file, ret_report);
+    if (r == 0)
+        return tell_limit(resume->wish, config->target);
+    error_save(&why, r);
+    if (instant_is_running(config->restore_id))
+        IGNORE_RESULT(tell_limit(resume->wish, config->target));
+    return error_raise(&why);
+}
+
 /* Exit status, or a negative error. */
 static int resume_target(struct resume *resume, const char *target)
 {
@@ -607,7 +634,7 @@ static int resume_target(struct resume *resume, const char *target)
         r = resume_passphrase(resume, &config, &password_file);
     uint64_t begun_ns = monotonic_ns();
     if (r == 0)
-        r = note_and_start(resume->cli, &config, password_file, &report);
+        r = start_again(resume, &config, password_file, &report);
     if (r < 0)
         return r;
     return tell_ready(resume->cli, &config, &report, (double)(monotonic_ns() - begun_ns) / 1e9);

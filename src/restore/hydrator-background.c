@@ -497,12 +497,29 @@ static void sync_filled(struct hydrator *h, struct file *files)
     }
 }
 
+/* For those who come after us.  Here, because the file system may be frozen, and whoever has
+ * changed it need not wait.  While placeholders are being made there will be a record anyway. */
+static bool note_limit_locked(struct hydrator *h)
+{
+    if (!h->limit_due || h->config.phase == INSTANT_PLACING)
+        return false;
+    h->limit_due = false;
+    pthread_mutex_unlock(&h->lock);
+    int r = hydrator_record(h);
+    if (r < 0)
+        log_warning("%s", error_text(r));
+    pthread_mutex_lock(&h->lock);
+    return true;
+}
+
 void *sync_thread(void *data)
 {
     struct hydrator *h = data;
 
     pthread_mutex_lock(&h->lock);
     while (!h->stopping) {
+        if (note_limit_locked(h))
+            continue;
         if (!sync_is_due_locked(h, now_ns())) {
             wait_until(&h->filled_ready, &h->lock, now_ns() + SYNC_INTERVAL_NS / 10);
             continue;

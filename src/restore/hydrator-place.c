@@ -29,7 +29,7 @@
 
 /* ---- the record ---- */
 
-int hydrator_record(struct hydrator *h)
+static int write_record(struct hydrator *h)
 {
     CLEANUP_FREE char *text = NULL;
 
@@ -41,6 +41,25 @@ int hydrator_record(struct hydrator *h)
     if (fsetxattr(h->tree_fd, INSTANT_XATTR, text, strlen(text), 0) < 0 || fsync(h->tree_fd) < 0)
         return error_note_describe(-errno, "cannot note the restore on '%s'", h->config.target);
     return 0;
+}
+
+int hydrator_record(struct hydrator *h)
+{
+    pthread_mutex_lock(&h->record_lock);
+    int r = h->record_removed ? 0 : write_record(h);
+    pthread_mutex_unlock(&h->record_lock);
+    return r;
+}
+
+int hydrator_unrecord(struct hydrator *h)
+{
+    pthread_mutex_lock(&h->record_lock);
+    bool removed = (fremovexattr(h->tree_fd, INSTANT_XATTR) >= 0 || errno == ENODATA) &&
+                   fsync(h->tree_fd) >= 0;
+    int r = removed ? 0 : -errno;
+    h->record_removed = removed;
+    pthread_mutex_unlock(&h->record_lock);
+    return r;
 }
 
 /* ---- making ---- */
@@ -220,7 +239,9 @@ static int begin_filling(struct hydrator *h)
 {
     if (syncfs(h->tree_fd) < 0)
         return error_note_describe(-errno, "cannot sync '%s'", h->config.target);
+    pthread_mutex_lock(&h->lock);
     h->config.phase = INSTANT_FILLING;
+    pthread_mutex_unlock(&h->lock);
     return hydrator_record(h);
 }
 
@@ -320,6 +341,7 @@ int hydrator_find(struct hydrator *h, struct restore_stats *ret_stats)
     uint64_t count = 0, unread = 0;
 
     h->walk_needed = true;
+    pthread_mutex_unlock(&h->lock);
     int r = walk_catalog(h, true, ret_stats);
     if (r >= 0)
         r = check_digest(h);

@@ -121,11 +121,14 @@ struct hydrator {
     _Atomic bool walk_needed;      /* some handles may be unknown */
     struct string_vector made;     /* hydrator-made.c: paths; empty but while placing */
 
+    pthread_mutex_t record_lock; /* one writes the record on the target; taken before lock */
+    bool record_removed;         /* guarded by record_lock: there must be none any more */
+
     pthread_mutex_t lock;
     pthread_cond_t demand_ready;     /* the demand queue is not empty, or stopping */
     pthread_cond_t background_ready; /* something for the background, or stopping */
     pthread_cond_t released;         /* a file is not busy any more */
-    pthread_cond_t filled_ready;     /* files to be synced, or stopping */
+    pthread_cond_t filled_ready;     /* files to be synced, a limit to be recorded, or stopping */
     pthread_cond_t ended;            /* remaining has become 0, or stopping, or cancelled */
     bool stopping, lost;             /* lost: the filter has gone */
 
@@ -155,6 +158,7 @@ struct hydrator {
     unsigned background_active; /* threads that fill or sync in the background */
     uint64_t pass_ns;           /* when the bulk may begin from the start again */
     bool background_on, paused, cancelled;
+    bool limit_due;      /* the record has another one */
     uint64_t filling_ns; /* when the background began; 0: not yet */
     enum instant_phase phase;
     bool waiting; /* for the repository, before anything else */
@@ -288,6 +292,8 @@ _must_check_ int hydrator_remove_untouched(struct hydrator *h);
 _must_check_ int hydrator_remove_placed(struct hydrator *h);
 /* The record on the target directory. */
 _must_check_ int hydrator_record(struct hydrator *h);
+/* Takes it off for good, and durably. */
+_must_check_ int hydrator_unrecord(struct hydrator *h);
 
 /* hydrator-walk.c */
 /* A file of this restore that is not complete.  fd is for reading; or O_PATH, when it cannot be

@@ -282,6 +282,8 @@ static int do_limit(struct hydrator *h, struct json_object *request, struct json
     pthread_mutex_lock(&h->lock);
     h->config.limit_bytes_per_s = (uint64_t)json_object_get_int64(value);
     throttle_set_limit(&h->throttle, h->config.limit_bytes_per_s, now_ns());
+    h->limit_due = true;
+    pthread_cond_broadcast(&h->filled_ready);
     pthread_cond_broadcast(&h->background_ready);
     pthread_mutex_unlock(&h->lock);
     return 0;

@@ -236,6 +236,7 @@ static int cancel(struct hydrator *h)
     pthread_mutex_lock(&h->lock);
     h->walk_needed = true;
     h->phase = h->config.phase = INSTANT_CANCELLED;
+    h->config.limit_bytes_per_s = 0; /* what is left has to end, and soon */
     h->background_on = false;
     file_forget_idle_locked(h); /* those are not in use */
     pthread_mutex_unlock(&h->lock);
@@ -245,8 +246,7 @@ static int cancel(struct hydrator *h)
     pthread_mutex_lock(&h->lock);
     h->background_on = true;
     h->cancelled = false;
-    h->paused = false; /* what is left has to end, and soon */
-    h->config.limit_bytes_per_s = 0;
+    h->paused = false;
     throttle_set_limit(&h->throttle, 0, now_ns());
     pthread_cond_broadcast(&h->background_ready);
     pthread_mutex_unlock(&h->lock);
@@ -285,16 +285,16 @@ static void forget(struct hydrator *h)
 
 static int finish(struct hydrator *h)
 {
-    if (syncfs(h->tree_fd) < 0 ||
-        (fremovexattr(h->tree_fd, INSTANT_XATTR) < 0 && errno != ENODATA) || fsync(h->tree_fd) < 0)
-        return error_note_describe(-errno, "cannot end the restore of '%s'", h->config.target);
+    int r = syncfs(h->tree_fd) < 0 ? -errno : hydrator_unrecord(h);
+    if (r < 0)
+        return error_note_describe(r, "cannot end the restore of '%s'", h->config.target);
     order_end(h);
     forget(h);
     pthread_mutex_lock(&h->lock);
     h->stopping = true;
     bool lost = h->lost;
     pthread_mutex_unlock(&h->lock);
-    int r = say_finish(h);
+    r = say_finish(h);
     return lost ? 0 : r;
 }
 
@@ -435,6 +435,7 @@ static int read_record(struct hydrator *h)
                           record.backup_id);
     h->resumed = true;
     h->config.phase = record.phase;
+    h->config.limit_bytes_per_s = record.limit_bytes_per_s; /* as it was told last */
     free(h->config.digest);
     h->config.digest = TAKE_PTR(record.digest);
     return 0;
@@ -548,6 +549,7 @@ static int hydrator_init(struct hydrator *h)
     h->demand.last = &h->demand.first;
     h->crawl.last = &h->crawl.first;
     (void)pthread_mutex_init(&h->lock, NULL);
+    (void)pthread_mutex_init(&h->record_lock, NULL);
     init_condition(&h->demand_ready);
     init_condition(&h->background_ready);
     init_condition(&h->released);
@@ -565,8 +567,10 @@ static int hydrator_init(struct hydrator *h)
     int r = read_config(h);
     if (r < 0)
         return r;
-    throttle_init(&h->throttle, h->config.limit_bytes_per_s, h->config.idle, now_ns());
-    return read_record(h);
+    r = read_record(h);
+    if (r >= 0)
+        throttle_init(&h->throttle, h->config.limit_bytes_per_s, h->config.idle, now_ns());
+    return r;
 }
 
 /* Before anybody relies on the placeholders: there are none, and nothing else of ours, and no gate,

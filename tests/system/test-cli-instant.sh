@@ -9,7 +9,7 @@ set -euo pipefail
 . "$(dirname "$0")/../lib/common.sh"
 # shellcheck source-path=SCRIPTDIR source=../lib/instant.sh
 . "$(dirname "$0")/../lib/instant.sh"
-world_begin 300 "$@"
+world_begin 600 "$@"
 
 umbra() { timeout -k 1 60 "$UMBRA_BIN" --no-progress "$@"; }
 NOTES=/etc/umbra/restores
@@ -342,6 +342,27 @@ nobody_left || fail "something was started with a load order from the target"
 sed -i "s|\"version\":1|&,\"load_order\":\"$V/t/many/f40\"|" $NOTES/*
 expect 0 umbra restore --resume
 timeout 60 cmp "$V/t/many/f40" "$T/src/many/f40" || fail "a wrong file that was named as a load order"
+
+# ---- the limit that was told last ----
+
+record_says() { getfattr --only-values --absolute-names -n trusted.umbra.restore "$V/t" | grep -q "$1"; }
+expect 0 umbra limit 3K
+within 20 record_says '"limit_bytes_per_s":3072,'
+service=$(ours umbra-hydrated)
+kill -KILL "$service"
+within 20 in_status '^  rate      .*, limit 3.00 KiB/s'
+[ "$(ours umbra-hydrated)" != "$service" ] || fail "it was not started anew"
+die
+expect 0 umbra restore --resume
+expect 0 umbra status
+expect_text "$T/out" 'limit 3.00 KiB/s'
+die
+expect 0 umbra restore --resume --limit 2K --source "dir:$T/src" --source repo
+expect 0 umbra status
+expect_text "$T/out" 'limit 2.00 KiB/s'
+expect_text "$T/out" "^  source    dir:$T/src: [0-9]"
+expect_text "$T/out" "^  source    repo: [0-9]"
+within 20 record_says '"limit_bytes_per_s":2048,'
 expect 0 umbra cancel
 expect 0 umbra wait
 within 10 nobody_left
