@@ -4,7 +4,11 @@
 BUILD ?= build
 UMBRA_BIN = $(CURDIR)/$(BUILD)/umbra
 
+# The programs.  What tests and measures them comes with 'make tests'.
 all: $(BUILD)/build.ninja
+	ninja -C $(BUILD) programs
+
+tests: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
 
 $(BUILD)/build.ninja:
@@ -23,7 +27,7 @@ check:
 	tools/check $(STEPS)
 
 # The randomised tests for hours, with new seeds.
-soak: all
+soak: tests
 	tools/soak
 
 fuzz:
@@ -43,9 +47,9 @@ bench-rto:
 	UMBRA_BIN=$(UMBRA_BIN) bench/rto.sh $(BENCH_ARGS)
 
 install: all
-	meson install -C $(BUILD)
+	meson install -C $(BUILD) --no-rebuild
 
 clean:
 	rm -rf $(BUILD) build-check build-fuzz
 
-.PHONY: all bench-backup bench-rto check clean demo fuzz install soak
+.PHONY: all bench-backup bench-rto check clean demo fuzz install soak tests
