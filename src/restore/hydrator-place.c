@@ -341,7 +341,6 @@ int hydrator_find(struct hydrator *h, struct restore_stats *ret_stats)
     uint64_t count = 0, unread = 0;
 
     h->walk_needed = true;
-    pthread_mutex_unlock(&h->lock);
     int r = walk_catalog(h, true, ret_stats);
     if (r >= 0)
         r = check_digest(h);
