@@ -111,15 +111,23 @@ no_notes
 # ---- a restore ----
 
 # A note without a record is that of a restore that has ended, or that is just beginning: it cannot go
-# on without the lock of the sockets, and holds that of the notes meanwhile.
+# on without its hydrator, and holds the lock of the notes meanwhile.
 noted() { [ "$(find $NOTES -name '*.json' | wc -l)" = 1 ]; }
-exec {sockets}</run/umbra
-flock "$sockets"
-start_limited --deadline 30 {sockets}<&- &
+mkdir "$T/bin"
+cp "$UMBRA_BIN" "$PROGRAMS/umbra-filterd" "$T/bin"
+cat >"$T/bin/umbra-hydrated" <<EOL
+#!/bin/sh
+while [ -e "$T/hold" ]; do sleep 0.1; done
+exec "$PROGRAMS/umbra-hydrated"
+EOL
+chmod 755 "$T/bin/umbra-hydrated"
+: >"$T/hold"
+UMBRA_BIN=$T/bin/umbra start_limited --deadline 30 &
 starting=$!
 within 20 noted
+within 20 gate_stands
 ! flock -n $NOTES true || fail "somebody could take away the note of a restore that starts"
-flock -u "$sockets"
+rm "$T/hold"
 wait $starting || fail "it did not start"
 flock -w 20 $NOTES true || fail "the notes are locked for ever"
 # The same, and it is killed: its daemons go on.
@@ -127,17 +135,17 @@ expect 0 umbra cancel
 expect 0 umbra wait
 within 10 nobody_left
 rm -r "$V/t"
-flock "$sockets"
-"$UMBRA_BIN" --no-progress restore latest --instant --limit 1K --deadline 30 --target "$V/t" \
-    {sockets}<&- >"$T/start.out" 2>&1 &
+: >"$T/hold"
+"$T/bin/umbra" --no-progress restore latest --instant --limit 1K --deadline 30 --target "$V/t" \
+    >"$T/start.out" 2>&1 &
 starting=$!
 within 20 gate_stands
 kill -KILL $starting
-wait $starting || true
+wait $starting 2>/dev/null || true
 within 20 flock -n $NOTES true
 expect 0 umbra status
 noted || fail "somebody took away the note of a restore that starts without who has started it"
-exec {sockets}<&-
+rm "$T/hold"
 within 20 in_status "^restore of '$V/t': filling$"
 expect 0 umbra cancel
 expect 0 umbra wait
