@@ -110,7 +110,8 @@ enum umbra_log_manager_flags {
     /*
      * undo() works whether its update was done, done in part, or not at all.  Recovery then does
      * not redo updates that it is going to undo anyway, or that had been undone.  Without the flag
-     * it repeats history: undo() then is only called for what redo() has done.
+     * it repeats history: undo() is only called for what redo() has done, and a redo() that fails
+     * must have done nothing.
      */
     UMBRA_LOG_UNDO_ANY = 1u << 0,
 };
@@ -139,7 +140,8 @@ struct umbra_log_manager {
      * NULL. */
     int (*note)(void *userdata, const struct umbra_log_change *change);
     /*
-     * Makes durable what redo() and undo() calls that have returned did (one fsync or syncfs, say).
+     * Makes durable what redo() and undo() calls that have returned did (one fsync or syncfs, say),
+     * and what they found done already.
      * *oldest_lsn is the LSN of the checkpoint when called: leave it when everything is durable, or
      * set it to the oldest record that recovery would have to redo.  What is older will never be
      * redone.  NULL: the manager has nothing to make durable.
@@ -291,8 +293,9 @@ UMBRA_LOG_EXPORT int umbra_log_abort(struct umbra_log_txn *txn);
 /* Waits until all records with an LSN below or equal are durable. */
 UMBRA_LOG_MUST_CHECK UMBRA_LOG_EXPORT int umbra_log_flush(struct umbra_log *log, umbra_log_lsn lsn);
 /*
- * A record of the client's own outside all transactions; not flushed.  Recovery hands those that
- * are not older than the client's oldest LSN to note().  ret_lsn may be NULL.
+ * A record of the client's own outside all transactions; not flushed.  May wait for space, and so
+ * for transactions to end (not for one of the same thread: UMBRA_LOG_NO_WAIT).  Recovery hands
+ * those that are not older than the client's oldest LSN to note().  ret_lsn may be NULL.
  */
 UMBRA_LOG_MUST_CHECK UMBRA_LOG_EXPORT int umbra_log_note(struct umbra_log_client *client,
                                                          uint16_t op, const void *data, size_t len,
@@ -331,8 +334,10 @@ struct umbra_log_record {
     umbra_log_lsn lsn;
     umbra_log_lsn prev_lsn;      /* of the same transaction; 0: none */
     umbra_log_lsn undo_next_lsn; /* compensation: the next to undo; 0: none */
-    umbra_log_lsn undoes_lsn;    /* compensation: the update */
-    uint64_t txn;                /* 0: none */
+    umbra_log_lsn undoes_lsn;    /* compensation: the update; abort: updates from here on were never
+                                    done, 0: all were */
+    bool is_void; /* compensation of an update that was never done: nothing is done */
+    uint64_t txn; /* 0: none */
     enum umbra_log_record_type type;
     enum umbra_log_manager_id manager;
     uint8_t client; /* index of its name */

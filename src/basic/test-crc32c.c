@@ -26,4 +26,17 @@ TEST(parts_give_the_same_as_the_whole)
         ASSERT_EQ(crc32c(crc32c(0, text, i), text + i, 19 - i), whole);
 }
 
+TEST(both_ways_give_the_same)
+{
+    static uint8_t data[600];
+    uint64_t random = 1;
+
+    test_random_fill(&random, data, sizeof(data));
+    for (unsigned i = 0; i < 2000; i++) {
+        size_t from = test_random(&random) % 300, len = test_random(&random) % 300;
+        uint32_t start = (uint32_t)test_random(&random);
+        ASSERT_EQ(crc32c(start, data + from, len), crc32c_by_shifts(start, data + from, len));
+    }
+}
+
 TEST_MAIN()

@@ -69,6 +69,8 @@ static int note_change(struct wal_analysis *a, const struct umbra_log_record *re
         txn->undo_next_lsn = record->lsn;
     else if (record->type == UMBRA_LOG_COMPENSATION)
         txn->undo_next_lsn = record->undo_next_lsn;
+    else if (record->type == UMBRA_LOG_ABORT)
+        txn->void_lsn = record->undoes_lsn;
     txn->undone = txn->undone || record->type != UMBRA_LOG_UPDATE;
     txn->over = txn->over || record->type == UMBRA_LOG_END;
     return 0;
@@ -86,6 +88,7 @@ static int take_table(struct wal_analysis *a, const struct wal_checkpoint *c)
         txn->first_lsn = le64_get(&c->txns[i].first_lsn);
         txn->last_lsn = le64_get(&c->txns[i].last_lsn);
         txn->undo_next_lsn = le64_get(&c->txns[i].undo_next_lsn);
+        txn->void_lsn = le64_get(&c->txns[i].void_lsn);
         txn->undone = txn->undone || (le32_get(&c->txns[i].flags) & WAL_TXN_ROLLING_BACK);
         txn->over = false;
     }

@@ -137,6 +137,7 @@ static struct wal_record_header make_header(const struct wal_draft *draft, umbra
         .redo_len = le32_make((uint32_t)draft->redo_len),
         .undo_len = le32_make((uint32_t)draft->undo_len),
         .manager = draft->manager,
+        .flags = draft->flags,
     };
     uint32_t crc = crc32c(0, &h, sizeof(h));
     crc = crc32c(crc, draft->redo, draft->redo_len);

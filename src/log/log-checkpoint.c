@@ -2,8 +2,9 @@
 /*
  * Checkpoints: the point before which recovery has nothing to redo.
  *
- *     begin record     B = its LSN, or where the oldest change begins that is being made just now
+ *     B                the end of the log, or where the oldest change begins that is under way
  *     each client      makes durable what it has changed, while others go on
+ *     begin record     only when it is known that the checkpoint is worth its room
  *     end record       dirty table, and the transactions of this very moment
  *     flush, areas     both; from here on recovery begins at B
  *     tail             what neither B nor an open transaction needs may be overwritten
@@ -15,9 +16,16 @@
 
 #include "log/log-private.h"
 
+/* Where the next record will stand. */
+static umbra_log_lsn next_lsn(const struct umbra_log *log)
+{
+    bool at_page = log->head_lsn % WAL_PAGE_BYTES == 0;
+    return log->head_lsn + (at_page ? sizeof(struct wal_page_header) : 0);
+}
+
 umbra_log_lsn wal_oldest_undo_locked(const struct umbra_log *log)
 {
-    umbra_log_lsn oldest = log->head_lsn;
+    umbra_log_lsn oldest = next_lsn(log);
     for (const struct umbra_log_txn *t = log->txns; t; t = t->next)
         if (t->first_lsn != 0 && t->state != WAL_TXN_COMMITTED)
             oldest = MIN(oldest, t->first_lsn);
@@ -26,7 +34,7 @@ umbra_log_lsn wal_oldest_undo_locked(const struct umbra_log *log)
 
 umbra_log_lsn wal_oldest_redo_locked(const struct umbra_log *log)
 {
-    umbra_log_lsn oldest = log->head_lsn;
+    umbra_log_lsn oldest = next_lsn(log);
     for (const struct umbra_log_txn *t = log->txns; t; t = t->next)
         if (t->applying_lsn != 0)
             oldest = MIN(oldest, t->applying_lsn);
@@ -59,6 +67,7 @@ static size_t fill_end_body(const struct umbra_log *log, const struct checkpoint
             .last_lsn = le64_make(t->last_lsn),
             .undo_next_lsn = le64_make(t->undo_next_lsn),
             .flags = le32_make(t->state == WAL_TXN_UNDOING ? WAL_TXN_ROLLING_BACK : 0),
+            .void_lsn = le64_make(t->state == WAL_TXN_UNDOING ? t->void_lsn : 0),
         };
     }
     body->head = (struct wal_checkpoint_head){
@@ -122,16 +131,32 @@ static int call_clients(struct umbra_log *log, struct checkpoint *c)
     return 0;
 }
 
-static int append_begin_locked(struct umbra_log *log, struct checkpoint *c)
+/* The point itself: where the next record will stand, or where a change under way began. */
+static void choose_begin_locked(const struct umbra_log *log, struct checkpoint *c)
 {
-    const struct wal_draft draft = {.type = UMBRA_LOG_CHECKPOINT_BEGIN};
-    int r = wal_append_locked(log, &draft, &c->begin_lsn);
-    if (r < 0)
-        return r;
+    c->begin_lsn = next_lsn(log);
     c->redo_lsn = MIN(c->begin_lsn, wal_oldest_redo_locked(log));
     for (size_t i = 0; i < UMBRA_LOG_CLIENTS_MAX; i++)
         c->client_redo_lsn[i] = c->redo_lsn;
-    return 0;
+}
+
+/* A checkpoint that a client lets free nothing, or less than it costs, must leave room for one that
+ * does.  So there always is. */
+static int check_room_locked(const struct umbra_log *log, const struct checkpoint *c)
+{
+    umbra_log_lsn oldest = MIN(c->redo_lsn, wal_oldest_undo_locked(log));
+    uint64_t cost = wal_checkpoint_cost(&log->geometry), free = wal_free_locked(log);
+    if (free >= cost && free + (wal_page_of(oldest) - log->tail_lsn) >= 2 * cost)
+        return 0;
+    return error_note(-ENOSPC, "log '%s' is full, and its clients still need what is in it",
+                      log->name);
+}
+
+static int append_begin_locked(struct umbra_log *log)
+{
+    const struct wal_draft draft = {.type = UMBRA_LOG_CHECKPOINT_BEGIN};
+    umbra_log_lsn lsn;
+    return wal_append_locked(log, &draft, &lsn);
 }
 
 static int append_end_locked(struct umbra_log *log, struct checkpoint *c)
@@ -182,43 +207,32 @@ static int finish_locked(struct umbra_log *log, const struct checkpoint *c)
 static int take_locked(struct umbra_log *log)
 {
     struct checkpoint c = {0};
-    int r = append_begin_locked(log, &c);
-    if (r < 0)
-        return r;
+    choose_begin_locked(log, &c);
     pthread_mutex_unlock(&log->lock);
-    r = call_clients(log, &c);
+    int r = call_clients(log, &c);
     pthread_mutex_lock(&log->lock);
+    if (r == 0)
+        r = check_room_locked(log, &c);
+    if (r == 0)
+        r = append_begin_locked(log);
     if (r == 0)
         r = append_end_locked(log, &c);
     return r < 0 ? r : finish_locked(log, &c);
 }
 
-static int run_locked(struct umbra_log *log, uint64_t room)
-{
-    if (wal_free_locked(log) < room)
-        return error_note(-ENOSPC, "log '%s' has no room left for a checkpoint", log->name);
-    log->checkpointing = true;
-    int r = take_locked(log);
-    log->checkpointing = false;
-    pthread_cond_broadcast(&log->room);
-    return r;
-}
-
 int wal_checkpoint_locked(struct umbra_log *log)
 {
-    if (!log->checkpointing)
-        return run_locked(log, 2 * wal_checkpoint_cost(&log->geometry));
+    int r;
+    if (!log->checkpointing) {
+        log->checkpointing = true;
+        r = take_locked(log);
+        log->checkpointing = false;
+        pthread_cond_broadcast(&log->room);
+        return r;
+    }
     while (log->checkpointing)
         pthread_cond_wait(&log->room, &log->lock);
     return wal_failure_locked(log);
-}
-
-int wal_checkpoint_of_recovery(struct umbra_log *log)
-{
-    pthread_mutex_lock(&log->lock);
-    int r = run_locked(log, 0);
-    pthread_mutex_unlock(&log->lock);
-    return r;
 }
 
 int wal_checkpoint_if_due_locked(struct umbra_log *log)

@@ -322,6 +322,8 @@ int umbra_log_close(struct umbra_log *log)
     pthread_mutex_lock(&log->lock);
     if (log->ready)
         r = wal_failure_locked(log);
+    if (log->ready && r == 0)
+        r = wal_flush_all_locked(log); /* also when there is no room for the checkpoint */
     if (log->ready && r == 0 && log->head_lsn != log->checkpoint_head_lsn)
         r = wal_checkpoint_locked(log);
     pthread_mutex_unlock(&log->lock);

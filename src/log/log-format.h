@@ -103,6 +103,11 @@ static_assert(offsetof(struct wal_page_header, used) == 48, "on disk");
 
 #define WAL_PAGE_ROOM (WAL_PAGE_BYTES - sizeof(struct wal_page_header))
 
+enum wal_record_flags {
+    WAL_RECORD_VOID =
+        1u << 0, /* of a compensation: nothing is to be done, as the update never was */
+};
+
 struct wal_record_header {
     le32_t len;           /* 00-03: header, redo part and undo part; zeros follow up to a multiple
                              of 8 */
@@ -111,14 +116,16 @@ struct wal_record_header {
     le64_t txn;           /* 16-23: 0: none */
     le64_t prev_lsn;      /* 24-31: the record before of this transaction; 0: none */
     le64_t undo_next_lsn; /* 32-39: compensation: the next update to undo; 0: none */
-    le64_t undoes_lsn;    /* 40-47: compensation: the update that is undone */
+    le64_t undoes_lsn;    /* 40-47: compensation: the update that is undone; abort: updates of the
+                             transaction from here on were never done, 0: all were */
     uint8_t type;         /* 48: enum umbra_log_record_type */
     uint8_t client;       /* 49: index in the restart area */
     le16_t op;            /* 50-51: the client's */
     le32_t redo_len;      /* 52-55 */
     le32_t undo_len;      /* 56-59 */
     uint8_t manager;      /* 60: enum umbra_log_manager_id */
-    uint8_t reserved[3];  /* 61-63: zero */
+    uint8_t flags;        /* 61: enum wal_record_flags */
+    uint8_t reserved[2];  /* 62-63: zero */
 };
 static_assert(sizeof(struct wal_record_header) == 64, "on disk");
 static_assert(offsetof(struct wal_record_header, type) == 48, "on disk");
@@ -126,12 +133,12 @@ static_assert(offsetof(struct wal_record_header, type) == 48, "on disk");
 /* The redo part of a checkpoint's end record: this head, then txn_count entries.  The table is that
  * of the moment of the record itself. */
 struct wal_checkpoint_head {
-    le64_t begin_lsn;                              /* 00-07: of the begin record */
-    le64_t redo_lsn;                               /* 08-15: as in the restart area */
-    le64_t oldest_lsn;                             /* 16-23: as in the restart area */
-    le64_t next_txn;                               /* 24-31 */
-    le32_t txn_count;                              /* 32-35 */
-    uint8_t reserved[4];                           /* 36-39: zero */
+    le64_t begin_lsn;    /* 00-07: where the log ended when it was begun */
+    le64_t redo_lsn;     /* 08-15: as in the restart area */
+    le64_t oldest_lsn;   /* 16-23: as in the restart area */
+    le64_t next_txn;     /* 24-31 */
+    le32_t txn_count;    /* 32-35 */
+    uint8_t reserved[4]; /* 36-39: zero */
     le64_t client_redo_lsn[UMBRA_LOG_CLIENTS_MAX]; /* 40-87: the dirty table; 0: no client */
 };
 static_assert(sizeof(struct wal_checkpoint_head) == 88, "on disk");
@@ -147,5 +154,6 @@ struct wal_checkpoint_txn {
     le64_t undo_next_lsn; /* 24-31: the next update to undo; 0: none is left */
     le32_t flags;         /* 32-35: enum wal_txn_flags */
     uint8_t reserved[4];  /* 36-39: zero */
+    le64_t void_lsn;      /* 40-47: updates from here on were never done; 0: all were */
 };
-static_assert(sizeof(struct wal_checkpoint_txn) == 40, "on disk");
+static_assert(sizeof(struct wal_checkpoint_txn) == 48, "on disk");

@@ -137,6 +137,7 @@ struct wal_draft {
     uint8_t client, manager;
     uint16_t op;
     uint64_t txn;
+    uint8_t flags; /* enum wal_record_flags */
     umbra_log_lsn prev_lsn, undo_next_lsn, undoes_lsn;
     const void *redo, *undo;
     size_t redo_len, undo_len;
@@ -176,7 +177,7 @@ struct umbra_log_txn {
     umbra_log_lsn cursor_lsn;    /* while undoing: the next to be read */
     /* From here on, appended records may not have been done.  0: all have. */
     umbra_log_lsn applying_lsn;
-    umbra_log_lsn done_lsn; /* the last update that undo() has to be called for */
+    umbra_log_lsn void_lsn; /* updates from here on were never done; 0: all were */
     uint64_t reserved_bytes;
     uint64_t queued_bytes;      /* of the log, to append what is remembered */
     uint64_t queued_undo_bytes; /* to undo it */
@@ -275,7 +276,8 @@ void wal_unreserve_locked(struct umbra_log *log, struct umbra_log_txn *txn, uint
 
 /* ---- log-checkpoint.c ---- */
 
-/* Lets go of the lock; waits for one that is running and returns without taking another. */
+/* Lets go of the lock; waits for one that is running and returns without taking another.  -ENOSPC:
+ * clients still need too much of a full log. */
 _must_check_ int wal_checkpoint_locked(struct umbra_log *log);
 _must_check_ int wal_checkpoint_if_due_locked(struct umbra_log *log);
 /* What a checkpoint would keep if all clients were durable: the oldest record that undo needs, or
@@ -286,8 +288,6 @@ umbra_log_lsn wal_oldest_redo_locked(const struct umbra_log *log);
  * lock. */
 _must_check_ int wal_write_state_locked(struct umbra_log *log);
 
-/* While nobody else uses the log: not refused for want of room that is kept for this. */
-_must_check_ int wal_checkpoint_of_recovery(struct umbra_log *log);
 /* What an end record says.  -UMBRA_E_CORRUPT without a note. */
 struct wal_checkpoint {
     umbra_log_lsn redo_lsn, oldest_lsn;
@@ -303,7 +303,7 @@ _must_check_ int wal_checkpoint_decode(const struct umbra_log_record *record,
 
 struct wal_seen_txn {
     uint64_t id;
-    umbra_log_lsn first_lsn, last_lsn, undo_next_lsn;
+    umbra_log_lsn first_lsn, last_lsn, undo_next_lsn, void_lsn;
     bool undone; /* wholly or in part */
     bool over;
 };

@@ -265,7 +265,8 @@ static bool header_is_sane(const struct wal_geometry *g, const struct wal_record
            le64_get(&h->undo_next_lsn) < lsn && le64_get(&h->undoes_lsn) < lsn &&
            h->type >= UMBRA_LOG_UPDATE && h->type <= UMBRA_LOG_RESTART &&
            h->client < UMBRA_LOG_CLIENTS_MAX && h->manager < UMBRA_LOG_MANAGER_MAX &&
-           h->reserved[0] == 0 && h->reserved[1] == 0 && h->reserved[2] == 0;
+           h->reserved[0] == 0 && h->reserved[1] == 0 &&
+           (h->flags == 0 || (h->flags == WAL_RECORD_VOID && h->type == UMBRA_LOG_COMPENSATION));
 }
 
 static void decode_record(const struct wal_record_header *h, const uint8_t *data,
@@ -276,6 +277,7 @@ static void decode_record(const struct wal_record_header *h, const uint8_t *data
         .prev_lsn = le64_get(&h->prev_lsn),
         .undo_next_lsn = le64_get(&h->undo_next_lsn),
         .undoes_lsn = le64_get(&h->undoes_lsn),
+        .is_void = h->flags & WAL_RECORD_VOID,
         .txn = le64_get(&h->txn),
         .type = (enum umbra_log_record_type)h->type,
         .manager = (enum umbra_log_manager_id)h->manager,

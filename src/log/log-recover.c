@@ -108,7 +108,8 @@ static int collect_losers(struct recovery *rec)
                                         .state = WAL_TXN_UNDOING,
                                         .first_lsn = t->first_lsn,
                                         .last_lsn = t->last_lsn,
-                                        .undo_next_lsn = t->undo_next_lsn};
+                                        .undo_next_lsn = t->undo_next_lsn,
+                                        .void_lsn = t->void_lsn};
         rec->loser_list[rec->loser_count++] = loser;
     }
     return 0;
@@ -177,14 +178,19 @@ static int check_all(struct recovery *rec)
 
 /* ---- redo ---- */
 
-/* It will be undone, or was, by a manager that can do so without. */
-static bool is_spared(const struct recovery *rec, const struct umbra_log_manager *manager,
-                      const struct umbra_log_record *record)
+/* What was never done is not done now; nor what will be undone, or was, by a manager that can undo
+ * what was not done. */
+static bool is_skipped(const struct recovery *rec, const struct umbra_log_manager *manager,
+                       const struct umbra_log_record *record)
 {
-    if (record->type != UMBRA_LOG_UPDATE || !(manager->flags & UMBRA_LOG_UNDO_ANY))
-        return false;
+    if (record->type != UMBRA_LOG_UPDATE)
+        return record->is_void;
     const struct wal_seen_txn *txn = wal_analysis_find(&rec->analysis, record->txn);
-    return txn && (txn->undone || !txn->over);
+    if (!txn)
+        return false;
+    if (txn->void_lsn != 0 && record->lsn >= txn->void_lsn)
+        return true;
+    return (manager->flags & UMBRA_LOG_UNDO_ANY) && (txn->undone || !txn->over);
 }
 
 static int redo(struct recovery *rec, const struct umbra_log_record *record)
@@ -203,7 +209,7 @@ static int redo(struct recovery *rec, const struct umbra_log_record *record)
     };
     int r = 0;
 
-    if (!is_to_be_redone(rec, record) || is_spared(rec, manager, record))
+    if (!is_to_be_redone(rec, record) || is_skipped(rec, manager, record))
         return 0;
     if (record->type != UMBRA_LOG_NOTE)
         r = is_undo ? manager->undo(client->userdata, &change)
@@ -283,7 +289,11 @@ static int change_everything(struct recovery *rec)
         log->checkpoint_head_lsn = log->head_lsn;
         return 0;
     }
-    return wal_checkpoint_of_recovery(log);
+    pthread_mutex_lock(&log->lock);
+    r = wal_checkpoint_locked(log);
+    pthread_mutex_unlock(&log->lock);
+    /* It only makes the next recovery shorter. */
+    return r == -ENOSPC && log->failure.code == 0 ? 0 : r;
 }
 
 static int recover(struct recovery *rec)

@@ -13,6 +13,7 @@ struct step {
     uint16_t op;
     size_t offset, len; /* of the undo part in the batch's data */
     umbra_log_lsn next_lsn;
+    bool is_void; /* the update was never done */
 };
 DEFINE_VECTOR(step_vector, struct step);
 
@@ -55,14 +56,16 @@ static int plan_step(struct rollback *rb, struct umbra_log_txn *txn)
     if (record.type != UMBRA_LOG_UPDATE || record.txn != txn->id)
         return wal_reader_damage(&rb->reader, txn->cursor_lsn,
                                  "the record is not the update that is to be undone");
+    bool is_void = txn->void_lsn != 0 && record.lsn >= txn->void_lsn;
     const struct step step = {.txn = txn,
                               .update_lsn = record.lsn,
                               .client = record.client,
                               .op = record.op,
                               .offset = rb->data.len,
-                              .len = record.undo_len,
-                              .next_lsn = record.prev_lsn};
-    buffer_put(&rb->data, record.undo, record.undo_len);
+                              .len = is_void ? 0 : record.undo_len,
+                              .next_lsn = record.prev_lsn,
+                              .is_void = is_void};
+    buffer_put(&rb->data, record.undo, step.len);
     txn->cursor_lsn = record.prev_lsn;
     r = buffer_finish(&rb->data);
     return r < 0 ? r : step_vector_push(&rb->batch, &step);
@@ -100,6 +103,7 @@ static int append_step_locked(struct rollback *rb, struct step *step)
                                     .client = step->client,
                                     .manager = log->state.clients[step->client].manager,
                                     .op = step->op,
+                                    .flags = step->is_void ? WAL_RECORD_VOID : 0,
                                     .txn = txn->id,
                                     .prev_lsn = txn->last_lsn,
                                     .undo_next_lsn = step->next_lsn,
@@ -142,8 +146,7 @@ static int do_step(struct rollback *rb, const struct step *step)
         .op = step->op,
         .recovering = rb->recovering,
     };
-    /* What redo() was never called for. */
-    if (!rb->recovering && step->update_lsn > step->txn->done_lsn)
+    if (step->is_void)
         return 0;
     int r = client->manager->undo(client->userdata, &change);
     if (r < 0)

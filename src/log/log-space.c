@@ -38,8 +38,7 @@ uint64_t wal_free_locked(const struct umbra_log *log)
     return used >= log->geometry.ring_bytes ? 0 : log->geometry.ring_bytes - used;
 }
 
-/* A forced checkpoint that frees nothing, because a client clings to its records, leaves room for
- * the next one, and for that of a recovery. */
+/* Room for some checkpoints that free nothing, because clients cling to their records. */
 uint64_t wal_kept(const struct wal_geometry *g)
 {
     return 4 * wal_checkpoint_cost(g);
@@ -50,11 +49,13 @@ static bool fits_locked(const struct umbra_log *log, uint64_t need)
     return wal_free_locked(log) >= need + wal_kept(&log->geometry);
 }
 
-/* Whether anything is to be had by waiting: a transaction that does not wait itself. */
+/* Whether anything is to be had by waiting.  One that holds nothing itself can wait for any; a
+ * transaction, only for one that does not wait for space, too. */
 static bool others_run_locked(const struct umbra_log *log, const struct umbra_log_txn *self)
 {
+    bool holds = self && self->id != 0;
     for (const struct umbra_log_txn *t = log->txns; t; t = t->next)
-        if (t != self && !t->waiting)
+        if (t != self && !(holds && t->waiting))
             return true;
     return false;
 }
@@ -72,27 +73,33 @@ static int full(const struct umbra_log *log, uint64_t need)
 static bool checkpoint_helps_locked(const struct umbra_log *log)
 {
     umbra_log_lsn oldest = MIN(wal_oldest_undo_locked(log), wal_oldest_redo_locked(log));
-    return wal_page_of(oldest) > log->tail_lsn && log->head_lsn != log->checkpoint_head_lsn;
+    return wal_page_of(oldest) > log->tail_lsn;
 }
 
-/* One step towards more room.  Lets go of the lock. */
-static int make_room_locked(struct umbra_log *log, struct umbra_log_txn *txn, uint64_t need)
+/* *useless: it has freed nothing.  Lets go of the lock. */
+static int force_checkpoint_locked(struct umbra_log *log, bool *useless)
 {
-    if (log->checkpointing || checkpoint_helps_locked(log))
-        return wal_checkpoint_locked(log);
-    if ((log->flags & UMBRA_LOG_NO_WAIT) || !others_run_locked(log, txn))
-        return full(log, need);
+    umbra_log_lsn tail = log->tail_lsn;
+    int r = wal_checkpoint_locked(log);
+    if (r == -ENOSPC && log->failure.code == 0)
+        r = 0;
+    *useless = log->tail_lsn == tail;
+    return r;
+}
+
+static void wait_for_room_locked(struct umbra_log *log, struct umbra_log_txn *txn)
+{
     if (txn)
         txn->waiting = true;
     pthread_cond_broadcast(&log->room); /* somebody may be the last one now who does not wait */
     pthread_cond_wait(&log->room, &log->lock);
     if (txn)
         txn->waiting = false;
-    return 0;
 }
 
 int wal_reserve_locked(struct umbra_log *log, struct umbra_log_txn *txn, uint64_t need)
 {
+    bool useless = false;
     if (need + wal_kept(&log->geometry) > log->geometry.ring_bytes)
         return full(log, need);
     for (;;) {
@@ -101,7 +108,14 @@ int wal_reserve_locked(struct umbra_log *log, struct umbra_log_txn *txn, uint64_
             return r;
         if (fits_locked(log, need))
             break;
-        r = make_room_locked(log, txn, need);
+        if (log->checkpointing || (!useless && checkpoint_helps_locked(log))) {
+            r = force_checkpoint_locked(log, &useless);
+        } else if ((log->flags & UMBRA_LOG_NO_WAIT) || !others_run_locked(log, txn)) {
+            r = full(log, need);
+        } else {
+            wait_for_room_locked(log, txn);
+            useless = false;
+        }
         if (r < 0)
             return r;
     }

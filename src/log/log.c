@@ -32,7 +32,10 @@
  *     never waits for space, and a checkpoint, which has a reserve of its own, neither.
  * 11. A compensation is appended once for each update that is undone, and says which one is next;
  * it is redone by recovery, never undone.  So an interrupted recovery, continued, makes the same.
- * 12. The first failure of a write or sync ends everything (log->failure): the kernel may have
+ * 12. What redo() was never called for, because one before it failed, is void: the ABORT says from
+ *     where on, its compensations say so, and neither is ever done.  (A crash before the ABORT
+ * makes it an update like others: done by recovery, then undone.)
+ * 13. The first failure of a write or sync ends everything (log->failure): the kernel may have
  *     dropped what could not be written, and a second sync would succeed.
  *
  * States of a transaction
@@ -233,6 +236,14 @@ static int append_queue_locked(struct umbra_log_txn *txn)
     return r;
 }
 
+/* The redo() of update i has failed: has it left anything that has to be undone? */
+static void note_void(struct umbra_log_txn *txn, size_t i, const struct umbra_log_manager *manager)
+{
+    if (manager->flags & UMBRA_LOG_UNDO_ANY)
+        i++;
+    txn->void_lsn = i < txn->queue.count ? txn->queue.items[i].lsn : 0;
+}
+
 /* redo() of all that is remembered, which is durable. */
 static int do_queue(struct umbra_log_txn *txn)
 {
@@ -245,13 +256,11 @@ static int do_queue(struct umbra_log_txn *txn)
                                                 .data = part(txn, u->offset),
                                                 .len = u->redo_len,
                                                 .op = u->op};
-        bool any = client->manager->flags & UMBRA_LOG_UNDO_ANY;
-        if (any)
-            txn->done_lsn = u->lsn;
         int r = client->manager->redo(client->userdata, &change);
-        if (r < 0)
+        if (r < 0) {
+            note_void(txn, i, client->manager);
             return r;
-        txn->done_lsn = u->lsn;
+        }
     }
     return 0;
 }
@@ -354,8 +363,10 @@ int umbra_log_commit(struct umbra_log_txn *txn, unsigned flags, umbra_log_lsn *r
 static int append_abort(struct umbra_log_txn *txn)
 {
     struct umbra_log *log = txn->log;
-    const struct wal_draft draft = {
-        .type = UMBRA_LOG_ABORT, .txn = txn->id, .prev_lsn = txn->last_lsn};
+    const struct wal_draft draft = {.type = UMBRA_LOG_ABORT,
+                                    .txn = txn->id,
+                                    .prev_lsn = txn->last_lsn,
+                                    .undoes_lsn = txn->void_lsn};
     pthread_mutex_lock(&log->lock);
     int r = wal_append_locked(log, &draft, &txn->last_lsn);
     if (r == 0)

@@ -141,7 +141,7 @@ TEST(a_failed_redo_leaves_a_transaction_to_abort)
     world_make(&w);
     ASSERT_OK(umbra_log_begin(w.log, &txn));
     ASSERT_OK(table_set(txn, w.client, 1, 1, 0));
-    ASSERT_OK(table_fail(txn, w.client));
+    ASSERT_OK(table_fail(txn, w.client, TABLE_FAIL));
     ASSERT_OK(table_set(txn, w.client, 2, 2, 0));
     ASSERT_ERR(umbra_log_apply(txn), -EDOM);
     ASSERT_EQ(table_get(&w.table, 1), 1);

@@ -24,7 +24,7 @@ void table_open(struct table *table, struct io *io)
     struct iovec iov = {.iov_base = (void *)(uintptr_t)zeros, .iov_len = sizeof(zeros)};
     struct io_stat st;
 
-    *table = (struct table){0};
+    *table = (struct table){.lock = PTHREAD_MUTEX_INITIALIZER};
     bool is_new = io_stat(io, path, &st) < 0;
     ASSERT_OK(io_open(io, path, IO_READ | IO_WRITE | (is_new ? IO_CREATE : 0), &table->file));
     if (!is_new)
@@ -70,6 +70,9 @@ static int change(struct table *table, const struct umbra_log_change *change, in
     int r = read_cell(table, index, &cell);
     if (r < 0)
         return r;
+    /* Also what is found done need not be durable yet. */
+    if (table->oldest_lsn == 0)
+        table->oldest_lsn = change->lsn;
     /* The table is the witness that nothing is done twice. */
     if (le64_get(&cell.lsn) >= change->lsn) {
         ASSERT_TRUE(change->recovering);
@@ -78,8 +81,6 @@ static int change(struct table *table, const struct umbra_log_change *change, in
     if (change->op == TABLE_ADD)
         value = (int64_t)le64_get(&cell.value) + sign * value;
     cell = (struct cell){.value = le64_make((uint64_t)value), .lsn = le64_make(change->lsn)};
-    if (table->oldest_lsn == 0)
-        table->oldest_lsn = change->lsn;
     struct iovec iov = {.iov_base = &cell, .iov_len = sizeof(cell)};
     return io_pwritev(table->file, &iov, 1, index * sizeof(cell));
 }
@@ -87,15 +88,25 @@ static int change(struct table *table, const struct umbra_log_change *change, in
 static int table_redo(void *userdata, const struct umbra_log_change *c)
 {
     struct table *table = userdata;
+    pthread_mutex_lock(&table->lock);
     table->redo_count++;
-    return c->op == TABLE_FAIL ? error_note(-EDOM, "this cannot be done") : change(table, c, 1);
+    int r = 0;
+    if (c->op == TABLE_FAIL || (c->op == TABLE_FAIL_ONCE && !c->recovering))
+        r = error_note(-EDOM, "this cannot be done");
+    else if (c->op != TABLE_FAIL_ONCE)
+        r = change(table, c, 1);
+    pthread_mutex_unlock(&table->lock);
+    return r;
 }
 
 static int table_undo(void *userdata, const struct umbra_log_change *c)
 {
     struct table *table = userdata;
+    pthread_mutex_lock(&table->lock);
     table->undo_count++;
-    return c->op == TABLE_FAIL ? 0 : change(table, c, -1);
+    int r = c->op == TABLE_FAIL || c->op == TABLE_FAIL_ONCE ? 0 : change(table, c, -1);
+    pthread_mutex_unlock(&table->lock);
+    return r;
 }
 
 static int table_note(void *userdata, const struct umbra_log_change *c)
@@ -106,9 +117,8 @@ static int table_note(void *userdata, const struct umbra_log_change *c)
     return 0;
 }
 
-static int table_checkpoint(void *userdata, umbra_log_lsn *oldest_lsn)
+static int checkpoint_locked(struct table *table, umbra_log_lsn *oldest_lsn)
 {
-    struct table *table = userdata;
     table->checkpoint_count++;
     if (table->fail_checkpoint < 0)
         return error_note(table->fail_checkpoint, "the table cannot be synced");
@@ -120,6 +130,15 @@ static int table_checkpoint(void *userdata, umbra_log_lsn *oldest_lsn)
     int r = io_sync(table->file);
     if (r == 0)
         table->oldest_lsn = 0;
+    return r;
+}
+
+static int table_checkpoint(void *userdata, umbra_log_lsn *oldest_lsn)
+{
+    struct table *table = userdata;
+    pthread_mutex_lock(&table->lock);
+    int r = checkpoint_locked(table, oldest_lsn);
+    pthread_mutex_unlock(&table->lock);
     return r;
 }
 
@@ -171,7 +190,7 @@ int table_add(struct umbra_log_txn *txn, struct umbra_log_client *client, uint32
     return update(txn, client, TABLE_ADD, cell, value, value);
 }
 
-int table_fail(struct umbra_log_txn *txn, struct umbra_log_client *client)
+int table_fail(struct umbra_log_txn *txn, struct umbra_log_client *client, enum table_op op)
 {
-    return update(txn, client, TABLE_FAIL, 0, 0, 0);
+    return update(txn, client, op, 0, 0, 0);
 }

@@ -21,17 +21,12 @@
  * in more than one way, so repeating a seed nearly repeats the run.  Seeds run in batches, each in
  * a process of its own; the parent names the seed that a batch died of.
  */
-#include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "basic/cleanup.h"
@@ -44,14 +39,12 @@
 #include "tree/catalog.h"
 #include "tree/key.h"
 
+#include "sim.h"
+
 #define SLOT_COUNT        24u
 #define DIRECTORY_COUNT   4u
 #define FILE_LEN_MAX      (96u << 10)
 #define COMMITTED_MAX     64u
-#define ROUNDS_MAX        20u
-#define BATCH_SEEDS       25u
-#define BATCH_LIMIT_S     600u
-#define JOBS_MAX          64u
 #define PACK_TARGET_BYTES (64u << 10)
 
 static const char passphrase[] = "simulated";
@@ -429,142 +422,15 @@ static void run_seed(uint64_t seed, unsigned rounds)
     repository_free(sim.repo);
 }
 
-/* ---- batches of seeds ---- */
-
-struct batch {
-    pid_t pid;
-    _Atomic uint64_t seed; /* being run; shared with the child */
-};
-
-struct arguments {
-    uint64_t first, last;
-    unsigned rounds, jobs;
-};
-
-static void batch_start(struct batch *batch, uint64_t first, uint64_t last, unsigned rounds)
-{
-    atomic_store(&batch->seed, first);
-    pid_t pid = fork();
-    ASSERT_TRUE(pid >= 0);
-    if (pid > 0) {
-        batch->pid = pid; /* the parent's alone: the child shares this memory */
-        return;
-    }
-    alarm(BATCH_LIMIT_S);
-    for (uint64_t seed = first; seed <= last; seed++) {
-        atomic_store(&batch->seed, seed);
-        run_seed(seed, rounds);
-    }
-    exit(0);
-}
-
-/* Waits for any batch; its slot is free then. */
-static bool batch_wait(struct batch *batches, unsigned jobs)
-{
-    int status = 0;
-    pid_t pid = waitpid(-1, &status, 0);
-
-    ASSERT_TRUE(pid > 0);
-    for (unsigned i = 0; i < jobs; i++) {
-        if (batches[i].pid != pid)
-            continue;
-        batches[i].pid = 0;
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-            return true;
-        fprintf(stderr,
-                "seed %" PRIu64 " failed (status %#x); again: --seeds %" PRIu64 "..%" PRIu64 "\n",
-                atomic_load(&batches[i].seed), (unsigned)status, atomic_load(&batches[i].seed),
-                atomic_load(&batches[i].seed));
-        return false;
-    }
-    fprintf(stderr, "a process that is no batch has ended: %d\n", (int)pid);
-    return false;
-}
-
-static bool run_batches(const struct arguments *args)
-{
-    struct batch *batches = mmap(NULL, JOBS_MAX * sizeof(*batches), PROT_READ | PROT_WRITE,
-                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    uint64_t next = args->first;
-    unsigned running = 0;
-    bool good = true;
-
-    ASSERT_TRUE(batches != MAP_FAILED);
-    while (running > 0 || (good && next <= args->last)) {
-        if (running == args->jobs || !good || next > args->last) {
-            good = batch_wait(batches, args->jobs) && good;
-            running--;
-            continue;
-        }
-        unsigned slot = 0;
-        while (batches[slot].pid != 0)
-            slot++;
-        uint64_t last = args->last - next < BATCH_SEEDS ? args->last : next + BATCH_SEEDS - 1;
-        batch_start(&batches[slot], next, last, args->rounds);
-        next = last + 1;
-        running++;
-    }
-    (void)munmap(batches, JOBS_MAX * sizeof(*batches));
-    return good;
-}
-
-static bool parse_number(const char *text, uint64_t min, uint64_t max, const char **ret_end,
-                         uint64_t *ret_value)
-{
-    char *end = NULL;
-
-    errno = 0;
-    uint64_t value = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *text == '-' || value < min || value > max)
-        return false;
-    *ret_end = end;
-    *ret_value = value;
-    return true;
-}
-
-static bool parse_seeds(const char *text, struct arguments *args)
-{
-    const char *end = NULL;
-
-    return parse_number(text, 0, UINT32_MAX, &end, &args->first) && strncmp(end, "..", 2) == 0 &&
-           parse_number(end + 2, args->first, UINT32_MAX, &end, &args->last) && *end == '\0';
-}
-
-static bool parse_arguments(int argc, char **argv, struct arguments *args)
-{
-    static const struct option options[] = {{"seeds", required_argument, NULL, 's'},
-                                            {"rounds", required_argument, NULL, 'r'},
-                                            {"jobs", required_argument, NULL, 'j'},
-                                            {0}};
-    const char *end = "";
-    uint64_t value = 0;
-    int c;
-
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c == 's' && parse_seeds(optarg, args))
-            continue;
-        if (c == 'r' && parse_number(optarg, 1, ROUNDS_MAX, &end, &value) && *end == '\0')
-            args->rounds = (unsigned)value;
-        else if (c == 'j' && parse_number(optarg, 1, JOBS_MAX, &end, &value) && *end == '\0')
-            args->jobs = (unsigned)value;
-        else
-            return false;
-    }
-    return optind == argc;
-}
-
 int main(int argc, char **argv)
 {
-    struct arguments args = {.first = 1, .last = 200, .rounds = 3, .jobs = 2};
-
-    if (!parse_arguments(argc, argv, &args)) {
-        fprintf(stderr, "usage: sim-backup-crash [--seeds A..B] [--rounds 1..%u] [--jobs 1..%u]\n",
-                ROUNDS_MAX, JOBS_MAX);
-        return 2;
-    }
-    if (!run_batches(&args))
-        return 1;
-    printf("%" PRIu64 " seeds, %u power cuts each: nothing lost\n", args.last - args.first + 1,
-           args.rounds);
-    return 0;
+    static const struct sim_program program = {
+        .name = "sim-backup-crash",
+        .run_seed = run_seed,
+        .seeds_default = 200,
+        .rounds_default = 3,
+        .batch_seeds = 25,
+        .outcome = "nothing lost",
+    };
+    return sim_main(argc, argv, &program);
 }
