@@ -16,7 +16,7 @@ _umbra_command()
         case $word in
         -r | --repo | --password-file | --cache-dir) skip=1 ;;
         -*) ;;
-        repo | key) command+="${command:+ }$word" ;;
+        repo | key | log) command+="${command:+ }$word" ;;
         *)
             command+="${command:+ }$word"
             break
@@ -69,7 +69,7 @@ _umbra()
         words=$(_umbra_options "$command")
     else
         case $command in
-        backup* | hydrate)
+        backup* | hydrate | 'log dump' | 'log verify')
             mapfile -t COMPREPLY < <(compgen -f -- "$current")
             return
             ;;

@@ -44,6 +44,8 @@ static const struct verb *const verbs[] = {
     &verb_limit,
     &verb_hydrate,
     &verb_check,
+    &verb_log_dump,
+    &verb_log_verify,
 };
 
 static const struct option_spec global_options[] = {

@@ -122,7 +122,8 @@ struct wal_end {
     uint32_t incarnation; /* of the last page; 0: there is none */
 };
 
-/* Follows the pages from that of from_lsn.  durable_lsn: as an area has it. */
+/* Follows the pages from that of from_lsn.  durable_lsn: as an area has it.  *ret_end is written on
+ * damage, too: the end of what is good. */
 _must_check_ int wal_find_end(struct wal_reader *reader, umbra_log_lsn from_lsn,
                               umbra_log_lsn durable_lsn, struct wal_end *ret_end);
 

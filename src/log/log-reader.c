@@ -197,10 +197,10 @@ int wal_find_end(struct wal_reader *reader, umbra_log_lsn from_lsn, umbra_log_ls
         }
         chain_add(&c, h);
     }
+    *ret_end = c.complete;
     if (durable)
         return wal_reader_damage(reader, c.next,
                                  "the page is not what was written there, and is not the end");
-    *ret_end = c.complete;
     return 0;
 }
 

@@ -99,18 +99,25 @@ static void count_open(struct scan *scan)
 
 static int scan_records(struct scan *scan)
 {
+    struct error_report damage = {0};
     const struct wal_state *s = &scan->areas.state;
     umbra_log_lsn first = s->oldest_lsn ? s->oldest_lsn : WAL_LSN_FIRST;
     scan->redo_lsn = s->redo_lsn ? s->redo_lsn : WAL_LSN_FIRST;
 
     int r = wal_find_end(&scan->reader, scan->redo_lsn, s->durable_lsn, &scan->end);
-    if (r == 0 && scan->options->history && scan->end.lsn > first)
+    if (r < 0 && r != -UMBRA_E_CORRUPT)
+        return r;
+    error_save(&damage, r); /* what is good before it is told, too */
+    r = 0;
+    if (scan->options->history && scan->end.lsn > first)
         r = find_history(scan, &first);
     if (r < 0)
         return r;
     scan->info->first_lsn = first;
     scan->info->end_lsn = scan->end.lsn;
     r = read_records(scan, first);
+    if (r == 0)
+        r = error_raise(&damage);
     if (r == 0 && scan->analysis.end_record_lsn < s->checkpoint_lsn)
         r = wal_reader_damage(&scan->reader, s->checkpoint_lsn, "no checkpoint is there");
     if (r == 0)
