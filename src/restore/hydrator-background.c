@@ -13,7 +13,9 @@
  *                  4. what crawlers will come to
  *                  5. all others in the order of the catalog ("bulk"), which is the order in which
  *                     they lie in the repository
- *     sync         files that are full
+ *     sync         files that are full.  Each of them keeps a descriptor until it has been synced,
+ *                  which may take its time: with filled_max of them the background waits, and those
+ *                  that somebody asks for are left to it, for later
  *
  *     rate         samples for throttle.c, which says how fast the background may go
  *
@@ -336,6 +338,13 @@ static struct file *take_background_locked(struct hydrator *h, enum background_c
 
 /* ---- background: how much ---- */
 
+/* Nor was there none of late. */
+static bool may_open_locked(const struct hydrator *h)
+{
+    return background_has_room_locked(h) &&
+           (h->shortage_ns == 0 || now_ns() - h->shortage_ns >= RETRY_NS);
+}
+
 /* 0, or how long to wait before the next unit.  A unit is paid for when it is known how long it
  * was: before the next one. */
 static uint64_t pause_locked(struct hydrator *h, struct hydrate_worker *worker)
@@ -365,7 +374,7 @@ static void run_unit(struct hydrator *h, struct hydrate_worker *worker, struct f
     h->background_active--;
     if (!asked)
         worker->debt_bytes = bytes;
-    if (r < 0)
+    if (r < 0 && !is_shortage(r))
         set_state_locked(h, file->ordinal, FILE_FAILED);
     else if (r > 0 && !asked)
         want_locked(h, class, file->ordinal);
@@ -381,8 +390,9 @@ void *background_thread(void *data)
     while (!h->stopping) {
         enum background_class class = CLASS_COUNT;
         uint64_t wait_ns = 0;
-        struct file *file = h->background_on ? take_asked_locked(h) : NULL;
-        if (!file && (wait_ns = pause_locked(h, worker)) == 0)
+        bool may_open = h->background_on && may_open_locked(h);
+        struct file *file = may_open ? take_asked_locked(h) : NULL;
+        if (!file && may_open && (wait_ns = pause_locked(h, worker)) == 0)
             file = take_background_locked(h, &class);
         if (file)
             run_unit(h, worker, file, class);
@@ -437,11 +447,22 @@ void *rate_thread(void *data)
 
 /* ---- sync ---- */
 
+bool background_has_room_locked(const struct hydrator *h)
+{
+    return h->filled_count + h->syncing_count < h->filled_max;
+}
+
+size_t background_sync_files_locked(const struct hydrator *h)
+{
+    return MIN(h->filled_max / 4 + 1, (size_t)SYNC_FILES_MAX);
+}
+
 static bool sync_is_due_locked(const struct hydrator *h, uint64_t now)
 {
     return h->filled_count > 0 &&
-           (h->stopping || h->filled_count >= SYNC_FILES_MAX || h->filled_bytes >= SYNC_BYTES_MAX ||
-            h->filled_count >= h->remaining || now >= h->filled_since_ns + SYNC_INTERVAL_NS);
+           (h->stopping || h->filled_count >= background_sync_files_locked(h) ||
+            h->filled_bytes >= SYNC_BYTES_MAX || h->filled_count >= h->remaining ||
+            h->shortage_ns >= h->filled_since_ns || now >= h->filled_since_ns + SYNC_INTERVAL_NS);
 }
 
 /* Of a file that is to be synced; afterwards it is not any more. */
@@ -475,6 +496,7 @@ static void release_synced(struct hydrator *h, struct file *file)
     pthread_mutex_lock(&h->lock);
     if (ordinal < h->states.count && h->states.items[ordinal] == FILE_FILLED)
         set_state_locked(h, ordinal, FILE_FAILED);
+    h->syncing_count--;
     file_release_locked(h, file);
     pthread_mutex_unlock(&h->lock);
 }
@@ -526,6 +548,7 @@ void *sync_thread(void *data)
         }
         struct file *files = h->filled_first;
         h->filled_first = NULL;
+        h->syncing_count = h->filled_count;
         h->filled_count = 0;
         h->filled_bytes = 0;
         h->background_active++;
@@ -533,6 +556,7 @@ void *sync_thread(void *data)
         sync_filled(h, files);
         pthread_mutex_lock(&h->lock);
         h->background_active--;
+        pthread_cond_broadcast(&h->background_ready);
     }
     pthread_mutex_unlock(&h->lock);
     return NULL;

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -31,6 +32,7 @@
 #include "tree/key.h"
 
 #define BUCKETS            8192u
+#define FDS_WANTED         (4 * FILLED_FILES_MAX)
 #define TRUNCATOR_MAX_NS   (5 * NSEC_PER_SEC)
 #define TRUNCATOR_PAUSE_NS 1000000
 #define UNTOLD_MAX_NS      (NSEC_PER_SEC / 10) /* of a thread whose system call could not be told */
@@ -104,7 +106,23 @@ static void forget_until_locked(struct hydrator *h, uint64_t border)
 /* Half of the idle ones, the oldest, so that this is rare. */
 static void forget_old_locked(struct hydrator *h)
 {
-    forget_until_locked(h, h->clock > IDLE_FILES_MAX / 2 ? h->clock - IDLE_FILES_MAX / 2 : 0);
+    forget_until_locked(h, h->clock > h->idle_max / 2 ? h->clock - h->idle_max / 2 : 0);
+}
+
+void hydrator_set_files_max(struct hydrator *h)
+{
+    struct rlimit limit = {0};
+
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max = MAX(limit.rlim_max, (rlim_t)FDS_WANTED);
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0) {
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    h->filled_max = MIN((size_t)limit.rlim_cur / 2, (size_t)FILLED_FILES_MAX);
+    h->idle_max = MIN((size_t)limit.rlim_cur / 8, (size_t)IDLE_FILES_MAX);
 }
 
 void file_forget_idle_locked(struct hydrator *h)
@@ -133,7 +151,7 @@ struct file *file_get_locked(struct hydrator *h, const struct filter_handle *han
             return file;
         }
     }
-    if (h->idle_count >= IDLE_FILES_MAX)
+    if (h->idle_count >= h->idle_max)
         forget_old_locked(h);
     struct file *file = calloc(1, sizeof(*file));
     if (!file)
@@ -292,6 +310,16 @@ static int mend_time(struct file *file)
     return futimens(file->fd, times) < 0 ? -errno : 0;
 }
 
+/* Those that nobody uses are closed, and those that are full are synced now. */
+static void make_room(struct hydrator *h)
+{
+    pthread_mutex_lock(&h->lock);
+    h->shortage_ns = now_ns();
+    file_forget_idle_locked(h);
+    pthread_cond_signal(&h->filled_ready);
+    pthread_mutex_unlock(&h->lock);
+}
+
 int file_load(struct hydrator *h, struct file *file)
 {
     struct entry entry = {0};
@@ -318,6 +346,8 @@ int file_load(struct hydrator *h, struct file *file)
         r = mend_time(file);
     if (r < 0)
         unload(file);
+    if (is_shortage(r))
+        make_room(h);
     return r == -ESTALE ? -ENODATA : r;
 }
 
@@ -526,11 +556,22 @@ static int complete_durably(struct hydrator *h, struct file *file)
     return file_complete(h, file);
 }
 
+/* Too many wait for the disk.  Whoever asked for it has it; the background comes to it later, and
+ * finds that nothing is missing. */
+static void leave_filled_locked(struct hydrator *h, struct file *file)
+{
+    if (file->ordinal < h->states.count && h->states.items[file->ordinal] == FILE_FRESH)
+        set_state_locked(h, file->ordinal, FILE_TODO);
+    file->fresh = false;
+}
+
 /* Everything is there: it waits for the next syncfs. */
 static void note_filled(struct hydrator *h, struct file *file)
 {
     pthread_mutex_lock(&h->lock);
-    if (!file->in_filled) {
+    if (!file->in_filled && !background_has_room_locked(h)) {
+        leave_filled_locked(h, file);
+    } else if (!file->in_filled) {
         file->in_filled = true;
         file->filled_next = h->filled_first;
         h->filled_first = file;
@@ -538,7 +579,7 @@ static void note_filled(struct hydrator *h, struct file *file)
             h->filled_since_ns = now_ns();
         h->filled_bytes += file->fill.entry.size;
         set_state_locked(h, file->ordinal, FILE_FILLED);
-        if (h->filled_count == 1 || h->filled_count >= SYNC_FILES_MAX ||
+        if (h->filled_count == 1 || h->filled_count >= background_sync_files_locked(h) ||
             h->filled_bytes >= SYNC_BYTES_MAX || h->filled_count >= h->remaining)
             pthread_cond_signal(&h->filled_ready);
     }
@@ -696,7 +737,7 @@ static int serve_one(struct hydrate_worker *worker, struct file *file,
     int r = file_load(h, file);
     if (r == -ENODATA)
         return 0;
-    if (r == -EAGAIN)
+    if (r == -EAGAIN || is_shortage(r))
         *ret_verdict = VERDICT_RETRY;
     if (r >= 0)
         r = note_use(h, file);

@@ -25,7 +25,8 @@
 #define BACKGROUND_THREADS 2u
 #define IDLE_FILES_MAX     512u /* kept open, with what is missing of them known */
 #define FRAME_CACHE_BYTES  (48u << 20)
-#define SYNC_FILES_MAX     2048u /* filled, not yet synced */
+#define SYNC_FILES_MAX     2048u                /* filled, not yet synced */
+#define FILLED_FILES_MAX   (4 * SYNC_FILES_MAX) /* those that are being synced included */
 #define SYNC_BYTES_MAX     (128u << 20)
 #define SYNC_INTERVAL_NS   (2 * NSEC_PER_SEC)
 #define RETRY_NS           (NSEC_PER_SEC / 2)
@@ -143,7 +144,9 @@ struct hydrator {
     struct crawler_table crawlers;
     size_t crawl_next; /* whose turn it is in the background */
     struct file *filled_first;
-    size_t filled_count;
+    size_t filled_count, syncing_count;
+    size_t filled_max, idle_max; /* hydrator_set_files_max() */
+    uint64_t shortage_ns;        /* when a file could not be opened for want of descriptors */
     uint64_t filled_bytes, filled_since_ns;
     struct state_vector states;          /* by ordinal */
     uint64_t remaining;                  /* files that are neither done nor gone */
@@ -231,6 +234,8 @@ void file_queue_locked(struct hydrator *h, struct file *file);
 void file_promote_locked(struct hydrator *h, struct file *file);
 /* Under the lock: not busy any more; queued again when requests have come meanwhile. */
 void file_release_locked(struct hydrator *h, struct file *file);
+/* How many files may be kept open: the limit is raised as far as that is allowed. */
+void hydrator_set_files_max(struct hydrator *h);
 /* Under the lock: those that nobody works on are not kept open. */
 void file_forget_idle_locked(struct hydrator *h);
 /* The owner's.  Opens it and finds out what is missing.  -ENODATA: it is complete or gone. */
@@ -249,6 +254,10 @@ void *demand_thread(void *worker);
 void *background_thread(void *worker);
 void *sync_thread(void *hydrator);
 void *rate_thread(void *hydrator);
+/* Under the lock: one file more that is full can be kept open until it is synced. */
+bool background_has_room_locked(const struct hydrator *h);
+/* Under the lock: so many full files are enough for a sync. */
+size_t background_sync_files_locked(const struct hydrator *h);
 /* Under the lock: a crawler asks for that one, and will for those behind it. */
 void background_follow_locked(struct hydrator *h, struct crawler *crawler, uint64_t ordinal);
 /* Under the lock: files beside and behind that one are likely to be asked for. */

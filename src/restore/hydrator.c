@@ -45,7 +45,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -540,8 +539,6 @@ static void init_condition(pthread_cond_t *condition)
 
 static int hydrator_init(struct hydrator *h)
 {
-    struct rlimit limit;
-
     h->channel_fd = HYDRATOR_CHANNEL_FD;
     h->tree_fd = HYDRATOR_TREE_FD;
     h->report_fd = HYDRATOR_REPORT_FD;
@@ -557,10 +554,7 @@ static int hydrator_init(struct hydrator *h)
     init_condition(&h->ended);
     init_condition(&h->record_ready);
     h->record_fd = -EBADF;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        limit.rlim_cur = limit.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
-    }
+    hydrator_set_files_max(h);
     h->proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (h->proc_fd < 0)
         return error_note_describe(-errno, "cannot open /proc");

@@ -21,6 +21,7 @@ make_tree() {
         for ((i = 0; i < 72; i++)); do echo "$T/src/m01/$i $((i % 3 == 0 ? BIG : SMALL))"; done
         for ((i = 0; i < 60; i++)); do echo "$T/src/m02/$i $SMALL"; done
         for i in crowded bind; do echo "$T/src/m04/$i $BIG"; done
+        for i in {1..200}; do echo "$T/src/m04/many/$i 5000"; done
         for i in read moved linked rest; do echo "$T/src/m12/$i $BIG"; done
         for i in early mapped; do echo "$T/src/m05/$i $BIG"; done
         for i in bind namespace link mount exchanged; do echo "$T/src/m06/$i $BIG"; done
@@ -141,7 +142,7 @@ mode_03() {
 # ---- 4: no descriptor to be had ----
 
 mode_04() {
-    local filter before
+    local filter hydrator before
     need_pending "$V/t/m04/crowded"
     filter=$(ours umbra-filterd)
     before=$(prlimit --pid "$filter" --nofile --noheadings -o SOFT)
@@ -157,6 +158,13 @@ mode_04() {
     volume_gone "$T/bind"
     right "a program that ran before" test "$(cat "/proc/$sleeper/comm")" = busy
     right "its file" cmp "$V/busy" /bin/sleep
+    # What the hydrator has filled is open until it has been synced.
+    need_pending "$V/t/m04/many/99"
+    hydrator=$(ours umbra-hydrated)
+    before=$(prlimit --pid "$hydrator" --nofile --noheadings -o SOFT)
+    prlimit --pid "$hydrator" --nofile=128:
+    right "more files than descriptors" diff -r "$V/t/m04/many" "$V/plain/m04/many"
+    prlimit --pid "$hydrator" --nofile="$before:"
 }
 
 # ---- 5: opened before the gate stood ----
