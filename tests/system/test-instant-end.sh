@@ -14,39 +14,35 @@ require setfattr debugfs e2fsck
 
 MARK=trusted.umbra.pending
 
-# "${DEEP[@]}" WORD TOP...: make: directories below each other; move FILE: to the bottom; compare NAME FILE:
-# what is there with that one, and it has no mark.
+# "${DEEP[@]}" move TOP FILE: to the bottom of directories in TOP that are made below each other.
+# "${DEEP[@]}" compare TOP FILE: what is there with that one, and it has no mark.
 cat >"$T/deep" <<'END'
 import os, sys
-depth, mark, word, top, *rest = int(sys.argv[1]), *sys.argv[2:]
+depth, mark, word, top, path = int(sys.argv[1]), *sys.argv[2:]
+name = os.path.basename(path)
 at = os.open(top, os.O_RDONLY)
 for i in range(depth):
-    if word == "make":
+    if word == "move":
         os.mkdir("d", dir_fd=at)
     down = os.open("d", os.O_RDONLY, dir_fd=at)
     os.close(at)
     at = down
-if word == "make":
-    with open(os.open("bottom", os.O_WRONLY | os.O_CREAT, dir_fd=at), "wb") as f:
-        f.write(os.path.basename(top).encode() * 10000)
-elif word == "move":
-    os.rename(rest[0], os.path.basename(rest[0]), dst_dir_fd=at)
+if word == "move":
+    os.rename(path, name, dst_dir_fd=at)
 else:
-    fd = os.open(rest[0], os.O_RDONLY, dir_fd=at)
+    fd = os.open(name, os.O_RDONLY, dir_fd=at)
     assert mark not in os.listxattr(fd), "a placeholder is left"
-    with open(fd, "rb") as f, open(rest[1], "rb") as g:
+    with open(fd, "rb") as f, open(path, "rb") as g:
         assert f.read() == g.read(), "wrong bytes"
 END
 DEEP=("$PYTHON" "$T/deep" 5000 "$MARK") # more than a path can say
 
 make_tree() {
+    local i
     {
         first_files
-        first_files | sed 's|/src/|/low/|'
-        for i in damaged 1 2 3; do echo "$T/src/m47/$i $BIG"; done
-        echo "$T/low/moved $BIG"
+        for i in damaged inside outside 1 2 3; do echo "$T/src/m47/$i $BIG"; done
     } | world_files
-    "${DEEP[@]}" make "$T/low"
 }
 
 # A new hydrator only knows what is in the tree.
@@ -60,18 +56,16 @@ start_anew() {
 deep_directories() {
     local elsewhere=$V/elsewhere
     [ "$FS" != btrfs ] || elsewhere=$V/t/elsewhere # a name in another subvolume is another file
-    restore_use low
     restore_start_paused whole=32768
-    need_pending "$V/t/moved"
-    mkdir "$elsewhere"
-    "${DEEP[@]}" make "$elsewhere"
-    "${DEEP[@]}" move "$elsewhere" "$V/t/moved"
+    need_pending "$V"/t/m47/{inside,outside}
+    mkdir "$V/t/deep" "$elsewhere"
+    "${DEEP[@]}" move "$V/t/deep" "$V/t/m47/inside"
+    "${DEEP[@]}" move "$elsewhere" "$V/t/m47/outside"
     start_anew
     restore_finish
-    "$PYTHON" -c 'print("low" * 10000, end="")' >"$T/bottom"
-    right "at the bottom of the target" "${DEEP[@]}" compare "$V/t" bottom "$T/bottom"
-    right "at the bottom of something else" "${DEEP[@]}" compare "$elsewhere" moved "$T/low/moved"
-    rm -r "$elsewhere"
+    right "at the bottom of the target" "${DEEP[@]}" compare "$V/t/deep" "$T/src/m47/inside"
+    right "at the bottom of something else" "${DEEP[@]}" compare "$elsewhere" "$T/src/m47/outside"
+    rm -r "$V/t/deep" "$elsewhere"
     empty_target
 }
 
@@ -103,7 +97,6 @@ told() {
 
 damage() {
     local failed=2
-    restore_use src
     mkdir -p "$V/odd/dir"
     echo x | tee "$V/odd/other" >"$V/odd/file"
     if [ "$FS" = ext4 ]; then
@@ -155,7 +148,7 @@ mend() {
 # ----
 
 make_tree
-world_backup src low
+world_backup src
 
 all_restores() {
     MODE=47
