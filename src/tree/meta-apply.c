@@ -389,14 +389,11 @@ int meta_apply_fd(int fd, const struct entry *e, const struct owner_map *owners,
     return apply(&a);
 }
 
-int meta_apply_at(int dir_fd, const char *name, const struct entry *e,
-                  const struct owner_map *owners, bool fresh, meta_problem_fn problem,
-                  void *userdata)
+int meta_apply_path_fd(int path_fd, const struct entry *e, const struct owner_map *owners,
+                       bool fresh, meta_problem_fn problem, void *userdata)
 {
     struct meta_file file;
-    int r = meta_file_open(dir_fd, name, &file);
-    if (r < 0)
-        return r;
+    meta_file_of(path_fd, &file);
     struct apply a = {
         .file = &file,
         .e = e,
@@ -405,7 +402,18 @@ int meta_apply_at(int dir_fd, const char *name, const struct entry *e,
         .problem = problem,
         .userdata = userdata,
     };
-    r = apply(&a);
+    return apply(&a);
+}
+
+int meta_apply_at(int dir_fd, const char *name, const struct entry *e,
+                  const struct owner_map *owners, bool fresh, meta_problem_fn problem,
+                  void *userdata)
+{
+    struct meta_file file;
+    int r = meta_file_open(dir_fd, name, &file);
+    if (r < 0)
+        return r;
+    r = meta_apply_path_fd(file.fd, e, owners, fresh, problem, userdata);
     (void)close(file.fd);
     return r;
 }

@@ -69,13 +69,18 @@ void meta_from_statx(const struct statx *stx, struct entry *e)
 
 /* ---- access to a file ---- */
 
+void meta_file_of(int path_fd, struct meta_file *ret_file)
+{
+    ret_file->fd = path_fd;
+    (void)snprintf(ret_file->link, sizeof(ret_file->link), "/proc/self/fd/%d", path_fd);
+}
+
 int meta_file_open(int dir_fd, const char *name, struct meta_file *ret_file)
 {
-    struct meta_file file = {.fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC)};
-    if (file.fd < 0)
+    int fd = openat(dir_fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
         return -errno;
-    (void)snprintf(file.link, sizeof(file.link), "/proc/self/fd/%d", file.fd);
-    *ret_file = file;
+    meta_file_of(fd, ret_file);
     return 0;
 }
 
@@ -330,6 +335,13 @@ int meta_capture(const struct meta_file *file, struct entry *e, meta_problem_fn 
 int meta_capture_fd(int fd, struct entry *e, meta_problem_fn problem, void *userdata)
 {
     struct meta_file file = {.fd = fd};
+    return meta_capture(&file, e, problem, userdata);
+}
+
+int meta_capture_path_fd(int path_fd, struct entry *e, meta_problem_fn problem, void *userdata)
+{
+    struct meta_file file;
+    meta_file_of(path_fd, &file);
     return meta_capture(&file, e, problem, userdata);
 }
 

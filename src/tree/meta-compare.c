@@ -164,6 +164,14 @@ int meta_compare_fd(int fd, const struct entry *e, const struct owner_map *owner
     return compare_file(&file, e, owners, ret_differences);
 }
 
+int meta_compare_path_fd(int path_fd, const struct entry *e, const struct owner_map *owners,
+                         char **ret_differences)
+{
+    struct meta_file file;
+    meta_file_of(path_fd, &file);
+    return compare_file(&file, e, owners, ret_differences);
+}
+
 int meta_compare_at(int dir_fd, const char *name, const struct entry *e,
                     const struct owner_map *owners, char **ret_differences)
 {

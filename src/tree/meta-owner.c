@@ -280,3 +280,12 @@ uint32_t owner_map_gid(const struct owner_map *map, uint32_t gid)
 {
     return map_id(map, true, gid);
 }
+
+void meta_map_owners(struct entry *e, const struct owner_map *map)
+{
+    e->uid = owner_map_uid(map, e->uid);
+    e->gid = owner_map_gid(map, e->gid);
+    for (size_t i = 0; i < e->xattrs.count; i++)
+        if (meta_xattr_is_acl(e->xattrs.items[i].name))
+            meta_acl_map(e->xattrs.items[i].value, e->xattrs.items[i].value_len, map);
+}

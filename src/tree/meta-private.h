@@ -19,6 +19,8 @@ struct meta_file {
 
 /* Opens name in dir_fd with O_PATH, following nothing.  The fd is the caller's to close. */
 _must_check_ int meta_file_open(int dir_fd, const char *name, struct meta_file *ret_file);
+/* Of an O_PATH fd. */
+void meta_file_of(int path_fd, struct meta_file *ret_file);
 ssize_t meta_xattr_list(const struct meta_file *file, char *list, size_t size);
 ssize_t meta_xattr_get(const struct meta_file *file, const char *name, void *value, size_t size);
 

@@ -48,6 +48,9 @@ _must_check_ int meta_capture_fd(int fd, struct entry *e, meta_problem_fn proble
  * type by now. */
 _must_check_ int meta_capture_at(int dir_fd, const char *name, struct entry *e,
                                  meta_problem_fn problem, void *userdata);
+/* The same for what path_fd (O_PATH), of any type but these two, leads to. */
+_must_check_ int meta_capture_path_fd(int path_fd, struct entry *e, meta_problem_fn problem,
+                                      void *userdata);
 
 /* ---- names of owners ---- */
 
@@ -75,6 +78,8 @@ void owner_map_free(struct owner_map *map);
 DEFINE_CLEANUP_PTR(struct owner_map *, owner_map_free);
 uint32_t owner_map_uid(const struct owner_map *map, uint32_t uid);
 uint32_t owner_map_gid(const struct owner_map *map, uint32_t gid);
+/* Makes the ids in e, those of its ACLs included, those of this system. */
+void meta_map_owners(struct entry *e, const struct owner_map *map);
 
 /* ---- giving them back ---- */
 
@@ -102,6 +107,10 @@ _must_check_ int meta_apply_fd(int fd, const struct entry *e, const struct owner
 _must_check_ int meta_apply_at(int dir_fd, const char *name, const struct entry *e,
                                const struct owner_map *owners, bool fresh, meta_problem_fn problem,
                                void *userdata);
+/* The same for what path_fd (O_PATH) leads to. */
+_must_check_ int meta_apply_path_fd(int path_fd, const struct entry *e,
+                                    const struct owner_map *owners, bool fresh,
+                                    meta_problem_fn problem, void *userdata);
 /* Clears chattr +i and +a where set, so that the file can be changed; its other flags stay. */
 _must_check_ int meta_clear_immutable(int fd);
 /* What of fd's attributes differs from e, as text for a report ("mode mtime xattr user.a"), "" when
@@ -110,3 +119,5 @@ _must_check_ int meta_compare_fd(int fd, const struct entry *e, const struct own
                                  char **ret_differences);
 _must_check_ int meta_compare_at(int dir_fd, const char *name, const struct entry *e,
                                  const struct owner_map *owners, char **ret_differences);
+_must_check_ int meta_compare_path_fd(int path_fd, const struct entry *e,
+                                      const struct owner_map *owners, char **ret_differences);

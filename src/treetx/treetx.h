@@ -35,6 +35,7 @@
 #define TREETX_STAGE_NAME_MAX 24u /* of a name in the stage, with its NUL */
 
 struct treetx;
+struct umbra_log_manager;
 
 struct treetx_options {
     /* An attribute that the file system, or not being root, keeps from being set, when the change
@@ -156,3 +157,6 @@ _must_check_ int treetx_discard(const char *target);
 typedef int (*treetx_recovered_fn)(const char *target, int r, enum treetx_outcome outcome,
                                    void *userdata);
 _must_check_ int treetx_recover_all(treetx_recovered_fn done, void *userdata);
+
+/* For `umbra log dump`: describes the records of such a log. */
+const struct umbra_log_manager *treetx_log_manager(void);
