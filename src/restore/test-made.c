@@ -51,8 +51,7 @@ void made_init(struct made *m)
     ASSERT_OK(io_new_memory(1, &m->io));
     ASSERT_OK(backend_new_local(m->io, "memory:", &backend));
     ASSERT_OK(repository_init(backend, "secret", 6, &options, &m->repo));
-    /* one thread: so frames lie in the order in which they were put */
-    ASSERT_OK(pool_new(1, &m->pool));
+    ASSERT_OK(pool_new(2, &m->pool));
     ASSERT_OK(writer_new(m->repo, m->pool, 1, &m->writer));
     m->store = (struct catalog_store){
         .put_page = put_page,
