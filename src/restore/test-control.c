@@ -237,7 +237,7 @@ TEST(stopping_does_not_wait_for_a_client)
     control_server_stop(server);
     (void)clock_gettime(CLOCK_MONOTONIC, &after);
     ASSERT_LT(after.tv_sec - before.tv_sec, 3);
-    ASSERT_LE(read(silent, &byte, 1), 0);
+    ASSERT_TRUE(read(silent, &byte, 1) <= 0); /* its end, or a reset */
 }
 
 static void *ask_many(void *arg)
