@@ -46,6 +46,8 @@ static const struct verb *const verbs[] = {
     &verb_check,
     &verb_log_dump,
     &verb_log_verify,
+    &verb_log_recover,
+    &verb_log_discard,
 };
 
 static const struct option_spec global_options[] = {

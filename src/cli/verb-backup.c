@@ -9,6 +9,7 @@
 
 #include "basic/error.h"
 #include "basic/text.h"
+#include "cli/atomic.h"
 #include "cli/cli.h"
 #include "cli/describe.h"
 #include "cli/own-repository.h"
@@ -242,6 +243,8 @@ static int run_backup(struct cli *cli, void *values, char **words, int word_coun
     CLEANUP(repository_freep) struct repository *repo = NULL;
     CLEANUP(backup_freep) struct backup *backup = NULL;
     problem_list_init(&run.problems, cli->json);
+    /* Not of a tree that is neither the one nor the other. */
+    atomic_recover_noted(cli);
     int r = check_tags(&run.values->tags);
     if (r == 0)
         r = collect_roots(&run, words, word_count);

@@ -7,6 +7,7 @@
 #include "basic/buffer.h"
 #include "basic/error.h"
 #include "basic/text.h"
+#include "cli/atomic.h"
 #include "cli/instant.h"
 #include "restore/instant-note.h"
 
@@ -365,6 +366,7 @@ static int run_status(struct cli *cli, void *values, char **words, int word_coun
     const struct status_values *v = values;
     (void)words;
     (void)word_count;
+    atomic_recover_noted(cli);
     if (v->watch)
         return watch(cli, v->target);
     return v->target ? show_target(cli, v->target) : show_all(cli);

@@ -229,6 +229,12 @@ static bool is_dot(const char *name)
     return name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
 }
 
+static bool is_stage(const struct dirent64 *d)
+{
+    return (d->d_type == DT_DIR || d->d_type == DT_UNKNOWN) &&
+           strcmp(d->d_name, TREE_STAGE_NAME) == 0;
+}
+
 static int list_all(struct reading *rd)
 {
     char *listing = rd->scratch->listing;
@@ -241,7 +247,7 @@ static int list_all(struct reading *rd)
         for (ssize_t at = 0; at < len;) {
             const struct dirent64 *d = (const struct dirent64 *)(const void *)(listing + at);
             at += d->d_reclen;
-            if (is_dot(d->d_name))
+            if (is_dot(d->d_name) || is_stage(d))
                 continue;
             const struct scan_root *root =
                 scan_roots_find(&rd->plan->roots, rd->node->root, d->d_name, strlen(d->d_name));

@@ -16,6 +16,10 @@
 #include "basic/vector.h"
 #include "tree/exclude.h"
 
+/* Where an atomic change of a tree is prepared (treetx/treetx.h), in the tree itself: a directory
+ * of this name is none of the tree's, and left out. */
+#define TREE_STAGE_NAME ".umbra-atomic"
+
 struct scan;
 
 struct scan_child {

@@ -419,6 +419,19 @@ TEST(excluded_files_are_not_there)
     ASSERT_STREQ(both, ":\ndrop\nkeep\ndrop:\ninner\ndrop/inner:\nx\nkeep:\na.c\ndrop\n");
 }
 
+TEST(stages_of_atomic_changes)
+{
+    char root[PATH_MAX];
+    arena("stages", root);
+    make_dir(root, TREE_STAGE_NAME);
+    make_file(root, TREE_STAGE_NAME "/log", "");
+    make_dir(root, "file");
+    make_file(root, "file/" TREE_STAGE_NAME, "no directory, so it is somebody's file");
+    struct scan_options options = {0};
+    CLEANUP_FREE char *found = walk_simply(root, &options);
+    ASSERT_STREQ(found, ":\nfile\nfile:\n" TREE_STAGE_NAME "\n");
+}
+
 TEST(cache_directories)
 {
     char root[PATH_MAX];

@@ -30,8 +30,9 @@
 #include "basic/macro.h"
 #include "tree/entry.h"
 #include "tree/meta.h"
+#include "tree/scan.h"
 
-#define TREETX_STAGE_NAME     ".umbra-atomic"
+#define TREETX_STAGE_NAME     TREE_STAGE_NAME
 #define TREETX_STAGE_NAME_MAX 24u /* of a name in the stage, with its NUL */
 
 struct treetx;
