@@ -284,6 +284,6 @@ void actor_free(struct actor *a)
     for (unsigned side = 0; side < SIDES; side++)
         free(a->buffers[side]);
     free(a->data);
-    history_release(&a->history);
+    model_history_release(&a->history);
     free(a);
 }

@@ -100,7 +100,7 @@ struct record *history_add(struct history *history, int model_fd, bool keep_stat
     return record;
 }
 
-void history_release(struct history *history)
+void model_history_release(struct history *history)
 {
     for (size_t i = 0; i < history->count; i++) {
         struct record *record = &history->records[i];
@@ -121,7 +121,7 @@ static struct record *record_of(struct actor *a, int model_fd)
     return history_add(&a->history, model_fd, a->run->settings.power_cut);
 }
 
-void note_write(struct actor *a, int model_fd, unsigned flags)
+void note_write_to(struct actor *a, int model_fd, unsigned flags)
 {
     struct record *record = record_of(a, model_fd);
 

@@ -108,7 +108,7 @@ static void op_write(struct actor *a)
 
     if (!h)
         return;
-    note_write(a, h->fds[MODEL], 0);
+    note_write_to(a, h->fds[MODEL], 0);
     off_t offset = lseek(h->fds[MODEL], 0, SEEK_CUR);
     uint64_t len = limited_len(a, (uint64_t)offset);
     trace(a, "%s at %lld, %llu", h->path, (long long)offset, (unsigned long long)len);
@@ -128,7 +128,7 @@ static void op_pwrite(struct actor *a)
 
     if (!h)
         return;
-    note_write(a, h->fds[MODEL], 0);
+    note_write_to(a, h->fds[MODEL], 0);
     uint64_t offset = pick_offset(a, handle_size(h)), len = limited_len(a, offset);
     trace(a, "%s at %llu, %llu", h->path, (unsigned long long)offset, (unsigned long long)len);
     test_random_fill(&a->random, a->data, len);
@@ -147,7 +147,7 @@ static void op_writev(struct actor *a)
 
     if (!h)
         return;
-    note_write(a, h->fds[MODEL], 0);
+    note_write_to(a, h->fds[MODEL], 0);
     uint64_t offset = pick_offset(a, handle_size(h)), first = 1 + pick(a, 100);
     uint64_t len = limited_len(a, offset + first);
     trace(a, "%s at %llu, %llu and %llu", h->path, (unsigned long long)offset,
@@ -169,7 +169,7 @@ static void op_append(struct actor *a)
 
     if (!h)
         return;
-    note_write(a, h->fds[MODEL], 0);
+    note_write_to(a, h->fds[MODEL], 0);
     uint64_t len = limited_len(a, handle_size(h));
     trace(a, "%s, %llu", h->path, (unsigned long long)len);
     test_random_fill(&a->random, a->data, len);
@@ -223,7 +223,7 @@ static void op_map_read(struct actor *a)
         return;
     int flags = chance(a, 50) ? MAP_SHARED : MAP_PRIVATE;
     if (flags == MAP_SHARED && h->writable) /* it may be made writable later */
-        note_write(a, h->fds[MODEL], 0);
+        note_write_to(a, h->fds[MODEL], 0);
     map_both(a, h, offset, len, PROT_READ, flags, maps);
     same_bytes(a, h->path, maps[SUBJECT], maps[MODEL], len, offset);
     for (unsigned side = 0; side < SIDES; side++)
@@ -240,7 +240,7 @@ static void op_map_write(struct actor *a)
     if (!h || !pick_mapping(a, h, &offset, &len))
         return;
     if (flags == MAP_SHARED)
-        note_write(a, h->fds[MODEL], 0);
+        note_write_to(a, h->fds[MODEL], 0);
     map_both(a, h, offset, len, PROT_READ | PROT_WRITE, flags, maps);
     for (unsigned i = 0; i < 3; i++) {
         uint64_t at = pick(a, len), part = MIN(1 + pick(a, 6000), len - at);

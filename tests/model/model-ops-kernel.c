@@ -64,7 +64,7 @@ static void op_copy_range(struct actor *a)
 
     if (!pick_two(a, &from, &to) || is_same_file(from, to))
         return;
-    note_write(a, to->fds[MODEL], 0);
+    note_write_to(a, to->fds[MODEL], 0);
     uint64_t from_offset = pick_offset(a, handle_size(from));
     uint64_t to_offset = pick_offset(a, handle_size(to)), len = pick_len(a);
     if (to_offset + len > SIZE_MAX_LEN)
@@ -96,7 +96,7 @@ static void op_clone(struct actor *a)
     a->pinned = NULL;
     ASSERT_TRUE(to != NULL);
     note_create(a, to);
-    note_write(a, to->fds[MODEL], 0);
+    note_write_to(a, to->fds[MODEL], 0);
     trace(a, "%s to %s", from->path, path);
     for (unsigned side = 0; side < SIDES; side++) {
         results[side] = ioctl(to->fds[side], FICLONE, from_fds[side]);
@@ -113,7 +113,7 @@ static void op_clone_range(struct actor *a)
 
     if (a->run->settings.fs == FS_EXT4 || !pick_two(a, &from, &to))
         return;
-    note_write(a, to->fds[MODEL], 0);
+    note_write_to(a, to->fds[MODEL], 0);
     struct file_clone_range range = {
         .src_offset = pick_offset(a, handle_size(from)) & ~(PAGE - 1),
         .src_length = chance(a, 30) ? 0 : (pick_len(a) + PAGE - 1) & ~(PAGE - 1),
@@ -153,7 +153,7 @@ static void op_send(struct actor *a)
 
     if (!pick_two(a, &from, &to) || is_same_file(from, to))
         return;
-    note_write(a, to->fds[MODEL], 0);
+    note_write_to(a, to->fds[MODEL], 0);
     uint64_t from_offset = pick_offset(a, handle_size(from));
     uint64_t to_offset = pick_offset(a, handle_size(to)), len = pick_len(a);
     if (to_offset + len > SIZE_MAX_LEN)
@@ -226,7 +226,7 @@ static void uring_both(struct actor *a, const struct handle *h, bool write)
     trace(a, "%s at %llu, %llu", h->path, (unsigned long long)offset, (unsigned long long)len);
     ASSERT_EQ(io_uring_queue_init(4, &ring, 0), 0);
     if (write) {
-        note_write(a, h->fds[MODEL], 0);
+        note_write_to(a, h->fds[MODEL], 0);
         test_random_fill(&a->random, a->data, len);
     }
     for (unsigned side = 0; side < SIDES; side++) {
@@ -287,7 +287,7 @@ static void op_direct_write(struct actor *a)
 
     if (!h)
         return;
-    note_write(a, h->fds[MODEL], 0);
+    note_write_to(a, h->fds[MODEL], 0);
     uint64_t offset = pick_offset(a, handle_size(h)) & ~(PAGE - 1);
     uint64_t len = (pick_len(a) + PAGE - 1) & ~(PAGE - 1);
     if (offset + len > SIZE_MAX_LEN)

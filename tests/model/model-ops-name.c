@@ -131,7 +131,7 @@ static void op_create(struct actor *a)
     const struct handle *h = handle_open(a, path, O_RDWR | O_CREAT | O_EXCL);
     ASSERT_TRUE(h != NULL);
     note_create(a, h);
-    note_write(a, h->fds[MODEL], 0);
+    note_write_to(a, h->fds[MODEL], 0);
     uint64_t len = pick_len(a);
     trace(a, "%s: %llu bytes", path, (unsigned long long)len);
     test_random_fill(&a->random, a->data, len);

@@ -23,7 +23,7 @@ static void op_ftruncate(struct actor *a)
 
     if (!h)
         return;
-    note_write(a, h->fds[MODEL], 0);
+    note_write_to(a, h->fds[MODEL], 0);
     uint64_t size = handle_size(h), new_size = pick_size(a, size);
     trace(a, "%s from %llu to %llu", h->path, (unsigned long long)size,
           (unsigned long long)new_size);
@@ -47,7 +47,7 @@ static void op_truncate(struct actor *a)
         return;
     name_path(a, name, path);
     CLEANUP_CLOSE int fd = openat(a->run->tree_fds[MODEL], path, O_PATH | O_CLOEXEC);
-    note_write(a, fd, 0);
+    note_write_to(a, fd, 0);
     trace(a, "%s to %llu", path, (unsigned long long)size);
     for (unsigned side = 0; side < SIDES; side++) {
         (void)snprintf(full, sizeof(full), "%s/%s", a->run->trees[side], path);
@@ -71,7 +71,7 @@ static void op_open_truncating(struct actor *a)
     const struct handle *h = handle_open(a, path, O_TRUNC | (chance(a, 50) ? O_RDWR : O_WRONLY));
     if (!h)
         return;
-    note_write(a, h->fds[MODEL], CHANGE_EMPTIES);
+    note_write_to(a, h->fds[MODEL], CHANGE_EMPTIES);
     if (chance(a, 40))
         return;
     uint64_t len = pick_len(a);
@@ -109,8 +109,8 @@ static void op_fallocate(struct actor *a)
     }
     if (MAX(size, offset) + len > SIZE_MAX_LEN)
         return;
-    note_write(a, h->fds[MODEL],
-               mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) ? CHANGE_MOVES : 0);
+    note_write_to(a, h->fds[MODEL],
+                  mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE) ? CHANGE_MOVES : 0);
     trace(a, "%s of %llu, mode %#x, at %llu, %llu", h->path, (unsigned long long)size,
           (unsigned)mode, (unsigned long long)offset, (unsigned long long)len);
     for (unsigned side = 0; side < SIDES; side++) {

@@ -112,7 +112,7 @@ static void check(struct run *run)
 
 static void clean_up(struct run *run)
 {
-    history_release(&run->shared);
+    model_history_release(&run->shared);
     for (unsigned i = 0; i < run->settings.actors; i++)
         actor_free(run->actors[i]);
     for (unsigned side = 0; side < SIDES; side++) {

@@ -147,10 +147,10 @@ struct actor;
 struct handle;
 /* The record of the file, with its state when keep_states. */
 struct record *history_add(struct history *history, int model_fd, bool keep_states);
-void history_release(struct history *history);
+void model_history_release(struct history *history);
 /* The file was written to, in this operation, or it was tried: its mtime may be that of our last
  * fill from now on. */
-void note_write(struct actor *a, int model_fd, unsigned flags);
+void note_write_to(struct actor *a, int model_fd, unsigned flags);
 void note_touch(struct actor *a, int model_fd);
 void note_sync(struct actor *a, int model_fd);
 void note_create(struct actor *a, const struct handle *h);
