@@ -39,7 +39,8 @@
     X(USAGE, EINVAL, "usage")                                            \
     X(CANCELLED, ECANCELED, "interrupted")                               \
     X(TREE_CHANGED, EBUSY, "somebody else has changed it meanwhile")     \
-    X(FOREIGN, EXDEV, "belongs to something else")
+    X(FOREIGN, EXDEV, "belongs to something else")                       \
+    X(UNCHANGED, ECANCELED, "nothing was changed")
 
 enum error_code {
     ERROR_PRIVATE_FIRST = 4096,

@@ -12,13 +12,14 @@
 #include "cli/instant.h"
 #include "restore/instant.h"
 #include "restore/restore.h"
+#include "treetx/treetx.h"
 
 #define THREADS_MAX 256
 
 struct restore_values {
     const char *target;
     struct option_list includes, excludes, sources;
-    bool verify, dry_run, delete_extra, numeric_owner;
+    bool verify, dry_run, delete_extra, numeric_owner, in_place, atomic, rollback;
     bool instant, resume, private_mount, idle;
     const char *load_order, *record_order;
     uint64_t threads, limit_bytes_per_s, deadline_s;
@@ -39,6 +40,13 @@ static const struct option_spec restore_options[] = {
     {'n', "dry-run", OPTION_FLAG, VALUE(dry_run), .help = "say what would be done, do nothing"},
     {0, "delete", OPTION_FLAG, VALUE(delete_extra),
      .help = "remove what the backup does not have from restored directories"},
+    {0, "in-place", OPTION_FLAG, VALUE(in_place),
+     .help = "make the target, which exists, what the backup has: change what differs, remove what "
+             "the backup does not have (as --delete does)"},
+    {0, "atomic", OPTION_FLAG, VALUE(atomic),
+     .help = "with --in-place: all or nothing, whatever happens meanwhile"},
+    {0, "rollback", OPTION_FLAG, VALUE(rollback),
+     .help = "take the last atomic restore of the target back (no backup is named)"},
     {0, "numeric-owner", OPTION_FLAG, VALUE(numeric_owner),
      .help = "use the recorded ids, not the names of owners"},
     {0, "threads", OPTION_NUMBER, VALUE(threads), .arg = "N",
@@ -123,7 +131,7 @@ static void print_summary(const struct restore_run_state *run, const struct rest
            run->values->dry_run ? "dry run:" : "restored", format_count(count, files),
            plural(count, "file", "files"), text_format_bytes(s->size_bytes - s->failed_bytes, size),
            s->created_count, s->rewritten_count, s->attributes_count, s->unchanged_count);
-    if (run->values->delete_extra)
+    if (run->values->delete_extra || run->values->in_place)
         printf(", %" PRIu64 " deleted", s->deleted_count);
     if (!run->values->dry_run)
         printf("; wrote %s", text_format_bytes(s->written_bytes, written));
@@ -170,7 +178,8 @@ static int restore(struct restore_run_state *run, struct repository *repo,
         .includes = run->includes,
         .excludes = run->excludes,
         .numeric_owner = v->numeric_owner,
-        .delete_extra = v->delete_extra,
+        .delete_extra = v->delete_extra || v->in_place,
+        .atomic = v->atomic,
         .verify = v->verify,
         .dry_run = v->dry_run,
         .threads = (unsigned)v->threads,
@@ -205,6 +214,29 @@ static void warn_incomplete(const struct backup *backup)
     if (count > 0)
         talk("backup %.12s is incomplete: %" PRIu64 " %s could not be read when it was made",
              backup->id, count, plural(count, "file", "files"));
+}
+
+/* In words that can be copied: it takes space until then. */
+static void print_way_back(const char *target)
+{
+    fputs("take it back with 'umbra restore --rollback --target ", stdout);
+    print_escaped(target, strlen(target));
+    fputs("', or keep it for good and free the space with 'umbra log discard ", stdout);
+    print_escaped(target, strlen(target));
+    puts("'");
+}
+
+static int run_rollback(const struct cli *cli, const char *target)
+{
+    int r = treetx_rollback(target, 0);
+    if (r < 0)
+        return error_prefix(r, "cannot take the last atomic restore of '%s' back", target);
+    if (!cli->quiet) {
+        fputs("taken back: ", stdout);
+        print_escaped(target, strlen(target));
+        puts(" is as it was before the last atomic restore");
+    }
+    return EXIT_DONE;
 }
 
 static int run_ordinary(struct cli *cli, const struct restore_values *values, const char *word)
@@ -242,6 +274,8 @@ static int run_ordinary(struct cli *cli, const struct restore_values *values, co
         print_json(&run, backup, &stats);
     else if (!cli->quiet)
         print_summary(&run, &stats);
+    if (values->atomic && !values->dry_run && !cli->quiet && !cli->json)
+        print_way_back(values->target);
     if (stats.problem_count > 0) {
         talk("restore is incomplete: %" PRIu64 " %s", stats.problem_count,
              plural(stats.problem_count, "problem", "problems"));
@@ -263,8 +297,8 @@ static int check_ordinary_options(const struct restore_values *v, const char *ki
 {
     if (v->verify)
         return usage_together("--verify", kind);
-    if (v->delete_extra)
-        return usage_together("--delete", kind);
+    if (v->delete_extra || v->in_place)
+        return usage_together(v->in_place ? "--in-place" : "--delete", kind);
     if (v->dry_run)
         return usage_together("--dry-run", kind);
     return v->threads > 0 ? usage_together("--threads", kind) : 0;
@@ -301,7 +335,10 @@ static int check_words(const struct restore_values *v, int word_count)
         return usage_together("--private-mount", "--target");
     if (v->resume && word_count > 0 && !v->private_mount)
         return error_note(-UMBRA_E_USAGE, "--resume takes no backup: the target knows which");
-    if (!v->resume && word_count == 0)
+    if (v->rollback && word_count > 0)
+        return error_note(-UMBRA_E_USAGE, "--rollback takes no backup: it goes back to what the "
+                                          "target was");
+    if (!v->resume && !v->rollback && word_count == 0)
         return error_note(-UMBRA_E_USAGE, "too few arguments: expected 'umbra restore %s'",
                           verb_restore.synopsis);
     if ((!v->target && !v->resume) || (v->target && *v->target == '\0'))
@@ -309,9 +346,24 @@ static int check_words(const struct restore_values *v, int word_count)
     return 0;
 }
 
+static int check_in_place_options(const struct restore_values *v)
+{
+    if (v->atomic && !v->in_place)
+        return error_note(-UMBRA_E_USAGE, "--atomic needs --in-place");
+    if (!v->rollback)
+        return 0;
+    if (v->instant || v->resume)
+        return usage_together("--rollback", v->instant ? "--instant" : "--resume");
+    if (v->includes.count > 0 || v->excludes.count > 0 || v->numeric_owner)
+        return error_note(-UMBRA_E_USAGE, "--rollback takes everything back");
+    return check_ordinary_options(v, "--rollback");
+}
+
 static int check_usage(const struct restore_values *v, int word_count)
 {
     int r = check_words(v, word_count);
+    if (r == 0)
+        r = check_in_place_options(v);
     if (r == 0 && v->resume)
         r = check_new_options(v);
     if (r == 0 && (v->resume || v->instant))
@@ -337,6 +389,8 @@ static int run_restore(struct cli *cli, void *values, char **words, int word_cou
     int r = check_usage(v, word_count);
     if (r < 0)
         return r;
+    if (v->rollback)
+        return run_rollback(cli, v->target);
     if (v->private_mount)
         return instant_resume_private_run(cli, &wish, words[0]);
     if (v->resume)

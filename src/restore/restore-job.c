@@ -132,6 +132,18 @@ static char action_of(const struct job *job)
     }
 }
 
+/* What new files have and the entry does not is taken off where the directory may have given it. */
+static bool job_is_fresh(const struct job *job)
+{
+    return job->way != JOB_IN_PLACE && !job->node->inherits && !job->staged;
+}
+
+/* Where the file is made. */
+static int job_dir_fd(const struct restore *restore, const struct job *job)
+{
+    return job->staged ? stage_fd(restore->stage) : job->node->fd;
+}
+
 /* The job needs nothing more: the inode is the one of its other names, too. */
 static void job_done(struct restore *restore, struct job *job, const struct stat *st)
 {
@@ -157,15 +169,53 @@ static bool apply_to_fd(struct restore *restore, struct job *job, int fd, uint32
     return r >= 0;
 }
 
-static bool apply_to_name(struct restore *restore, struct job *job, const char *name, bool fresh)
+static bool apply_to_name(struct restore *restore, struct job *job, int dir_fd, const char *name,
+                          bool fresh)
 {
     struct meta_report report = {restore, job->node->path, job->name};
 
-    int r = meta_apply_at(job->node->fd, name, &job->entry, restore->owners, fresh,
-                          restore_meta_problem, &report);
+    int r = meta_apply_at(dir_fd, name, &job->entry, restore->owners, fresh, restore_meta_problem,
+                          &report);
     if (r < 0)
         report_problem(restore, job, "cannot set attributes", r);
     return r >= 0;
+}
+
+/* What is made in the stage is to take its place. */
+static int put_staged(struct restore *restore, struct job *job)
+{
+    const struct entry *e = &job->entry;
+    bool there = job->found != FOUND_NOTHING;
+
+    int r = stage_put(restore->stage, job->node, job->temporary, job->name, there);
+    if (r >= 0 && e->type == ENTRY_REGULAR && (e->flags & META_FLAGS_LOCKS))
+        r = stage_set_attributes(restore->stage, job->node, job->name, e);
+    if (r >= 0 && job->group) {
+        free(job->group->place);
+        job->group->place = stage_place(job->temporary);
+        r = job->group->place ? 0 : -ENOMEM;
+    }
+    if (r >= 0)
+        job->temporary[0] = '\0';
+    return r;
+}
+
+static int stage_attributes(struct restore *restore, struct job *job)
+{
+    return stage_set_attributes(restore->stage, job->node, job->name, &job->entry);
+}
+
+static void apply_in_place(struct restore *restore, struct job *job, const struct comparison *c)
+{
+    if (job->staged) {
+        int r = stage_attributes(restore, job);
+        if (r < 0)
+            report_problem(restore, job, "cannot set attributes", r);
+    } else if (job->entry.type == ENTRY_REGULAR) {
+        (void)apply_to_fd(restore, job, c->fd, 0, false);
+    } else {
+        (void)apply_to_name(restore, job, job->node->fd, job->name, false);
+    }
 }
 
 /* Opens the file that is there for writing; what is being executed, say, has to be replaced. */
@@ -179,14 +229,10 @@ static void look_to_write(struct restore *restore, struct job *job, struct compa
 {
     job->differs = TAKE_PTR(c->differs);
     job->way = choose_way(job, c);
-    if (job->way == JOB_IN_PLACE)
+    if (job->way == JOB_IN_PLACE && !job->staged)
         open_in_place(job, c);
-    if (job->way == JOB_ATTRIBUTES) {
-        if (job->entry.type == ENTRY_REGULAR)
-            (void)apply_to_fd(restore, job, c->fd, 0, false);
-        else
-            (void)apply_to_name(restore, job, job->name, false);
-    }
+    if (job->way == JOB_ATTRIBUTES)
+        apply_in_place(restore, job, c);
     if (job->way != JOB_ATTRIBUTES && job->way != JOB_KEEP)
         return;
     count_progress(restore, job->entry.size, 0);
@@ -388,6 +434,48 @@ static int lay_out_in_place(const struct job *job)
     return 0;
 }
 
+/* Allocated zeros are data of what will be copied. */
+static int lay_out_staged(const struct job *job)
+{
+    uint64_t offset = 0;
+
+    if (ftruncate(job->fd, (off_t)job->entry.size) < 0)
+        return -errno;
+    for (size_t i = 0; i < job->entry.extents.count; i++) {
+        const struct extent *x = &job->entry.extents.items[i];
+        if (job->differs[i] && x->kind == EXTENT_ZERO) {
+            int r = write_zeros(job->fd, offset, x->len);
+            if (r < 0)
+                return r;
+        }
+        offset += x->len;
+    }
+    return 0;
+}
+
+/* A file in the stage: the whole new one, or one that has what differs, at the same offsets. */
+static int open_staged(struct restore *restore, struct job *job)
+{
+    stage_name(restore->stage, job->temporary);
+    job->fd = openat(stage_fd(restore->stage), job->temporary,
+                     O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (job->fd < 0)
+        return -errno;
+    if (job->way == JOB_IN_PLACE)
+        return lay_out_staged(job);
+    meta_apply_early_fd(job->fd, &job->entry, true);
+    return lay_out_new(restore, job, job->fd);
+}
+
+static int open_hidden(struct restore *restore, struct job *job)
+{
+    int r = hidden_create(restore, job->node->fd, job->temporary, &job->fd);
+    if (r < 0)
+        return r;
+    meta_apply_early_fd(job->fd, &job->entry, job->node->inherits);
+    return lay_out_new(restore, job, job->fd);
+}
+
 /* Makes the job ready to be written to, once. */
 static int job_open(struct restore *restore, struct job *job)
 {
@@ -396,15 +484,13 @@ static int job_open(struct restore *restore, struct job *job)
 
     pthread_mutex_lock(lock);
     if (!job->opened && !atomic_load(&job->failed)) {
-        if (job->way == JOB_IN_PLACE) {
+        if (job->staged) {
+            r = open_staged(restore, job);
+        } else if (job->way == JOB_IN_PLACE) {
             job->touched = true;
             r = lay_out_in_place(job);
         } else {
-            r = hidden_create(restore, job->node->fd, job->temporary, &job->fd);
-            if (r >= 0) {
-                meta_apply_early_fd(job->fd, &job->entry, job->node->inherits);
-                r = lay_out_new(restore, job, job->fd);
-            }
+            r = open_hidden(restore, job);
         }
         job->opened = r >= 0;
         if (r < 0) { /* nobody else tries, and overwrites what there is */
@@ -443,7 +529,7 @@ static void job_discard(struct restore *restore, struct job *job, const struct e
     if (job->fd >= 0)
         (void)close(TAKE_FD(job->fd));
     if (job->temporary[0])
-        (void)unlinkat(job->node->fd, job->temporary, 0);
+        (void)unlinkat(job_dir_fd(restore, job), job->temporary, 0);
     job->temporary[0] = '\0';
     if (job->group)
         job->group->state = LINK_FAILED;
@@ -484,11 +570,33 @@ static void tell_placed(struct restore *restore, const struct job *job, int fd)
         p->placed(job->ordinal, fd, p->userdata);
 }
 
+/* All data that differs is in the stage. */
+static int finish_staged(struct restore *restore, struct job *job)
+{
+    bool in_place = job->way == JOB_IN_PLACE;
+    struct stat st;
+
+    if (!in_place)
+        (void)apply_to_fd(restore, job, job->fd, META_FLAGS_LOCKS, false);
+    if (job->group && fstat(job->fd, &st) < 0)
+        return -errno;
+    if (close(TAKE_FD(job->fd)) < 0 && errno != EINTR)
+        return -errno;
+    int r = in_place ? stage_write(restore->stage, job, job->temporary) : put_staged(restore, job);
+    if (r >= 0 && in_place)
+        r = stage_attributes(restore, job);
+    if (r < 0)
+        return r;
+    job->temporary[0] = '\0';
+    job_done(restore, job, job->group && !in_place ? &st : NULL);
+    return 0;
+}
+
 /* All data is there: attributes, name, flags. */
 static int job_finish(struct restore *restore, struct job *job)
 {
     uint32_t locks = locks_of(job);
-    bool fresh = job->way != JOB_IN_PLACE && !job->node->inherits;
+    bool fresh = job_is_fresh(job);
     struct stat st;
 
     (void)apply_to_fd(restore, job, job->fd, META_FLAGS_LOCKS, fresh);
@@ -508,7 +616,7 @@ static int job_finish(struct restore *restore, struct job *job)
     if (close(TAKE_FD(job->fd)) < 0 && errno != EINTR)
         return -errno;
     if (locks && job->group) { /* of a file that is known to be good */
-        int r = restore_put_off_flags(restore, job->node->path, job->name, &job->entry);
+        int r = restore_put_off_flags(restore, job->node->place, job->name, &job->entry);
         if (r < 0)
             return r;
     }
@@ -519,7 +627,7 @@ static int job_finish(struct restore *restore, struct job *job)
 static void job_end(struct restore *restore, struct job *job)
 {
     if (!atomic_load(&job->failed)) {
-        int r = job_finish(restore, job);
+        int r = job->staged ? finish_staged(restore, job) : job_finish(restore, job);
         if (r >= 0)
             return;
         job_note_failure(restore, job, r);
@@ -552,21 +660,23 @@ static bool job_is_direct(const struct job *job)
 static int finish_direct(struct restore *restore, struct job *job, int *fd)
 {
     uint32_t locks = locks_of(job);
-    bool put_off = job->group && locks;
+    bool put_off = locks && (job->group || job->staged);
     struct stat st;
 
     (void)apply_to_fd(restore, job, *fd, put_off || !locks ? META_FLAGS_LOCKS : 0,
-                      !job->node->inherits);
+                      job_is_fresh(job));
     if (job->group && fstat(*fd, &st) < 0)
         return -errno;
     tell_placed(restore, job, *fd);
     if (close(TAKE_FD(*fd)) < 0 && errno != EINTR)
         return -errno;
-    if (put_off) {
-        int r = restore_put_off_flags(restore, job->node->path, job->name, &job->entry);
-        if (r < 0)
-            return r;
-    }
+    int r = 0;
+    if (job->staged)
+        r = put_staged(restore, job);
+    else if (put_off)
+        r = restore_put_off_flags(restore, job->node->place, job->name, &job->entry);
+    if (r < 0)
+        return r;
     job_done(restore, job, job->group ? &st : NULL);
     return 0;
 }
@@ -582,15 +692,19 @@ static mode_t first_mode(const struct job *job)
 static int write_direct(struct restore *restore, struct job *job, const void *data, uint32_t len)
 {
     const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
-    CLEANUP_CLOSE int fd = openat(job->node->fd, job->name, flags, first_mode(job));
+    const char *name = job->staged ? job->temporary : job->name;
+
+    if (job->staged)
+        stage_name(restore->stage, job->temporary);
+    CLEANUP_CLOSE int fd = openat(job_dir_fd(restore, job), name, flags, first_mode(job));
     if (fd < 0)
         return -errno;
-    meta_apply_early_fd(fd, &job->entry, job->node->inherits);
+    meta_apply_early_fd(fd, &job->entry, job->node->inherits || job->staged);
     int r = job->placeholder ? lay_out_new(restore, job, fd) : pwrite_full(fd, data, len, 0);
     if (r >= 0)
         r = finish_direct(restore, job, &fd);
     if (r < 0)
-        (void)unlinkat(job->node->fd, job->name, 0);
+        (void)unlinkat(job_dir_fd(restore, job), name, 0);
     return r;
 }
 
@@ -636,16 +750,16 @@ void job_fail_piece(struct restore *restore, struct job *job, int r)
 
 /* ---- everything without data ---- */
 
-static int make_special(const struct job *job, const char *name)
+static int make_special(const struct job *job, int dir_fd, const char *name)
 {
     const struct entry *e = &job->entry;
     dev_t dev = 0;
 
     if (e->type == ENTRY_SYMLINK)
-        return symlinkat(e->symlink, job->node->fd, name) < 0 ? -errno : 0;
+        return symlinkat(e->symlink, dir_fd, name) < 0 ? -errno : 0;
     if (e->type == ENTRY_CHAR || e->type == ENTRY_BLOCK)
         dev = makedev(e->rdev_major, e->rdev_minor);
-    return mknodat(job->node->fd, name, entry_file_type(e) | 0600, dev) < 0 ? -errno : 0;
+    return mknodat(dir_fd, name, entry_file_type(e) | 0600, dev) < 0 ? -errno : 0;
 }
 
 static int replace_special(struct restore *restore, struct job *job)
@@ -653,30 +767,52 @@ static int replace_special(struct restore *restore, struct job *job)
     char name[TEMPORARY_NAME_MAX];
 
     temporary_name(restore, name);
-    int r = make_special(job, name);
+    int r = make_special(job, job->node->fd, name);
     if (r < 0)
         return r;
-    (void)apply_to_name(restore, job, name, !job->node->inherits);
+    (void)apply_to_name(restore, job, job->node->fd, name, job_is_fresh(job));
     r = publish_rename(restore, job->node->fd, name, job->name);
     if (r < 0)
         (void)unlinkat(job->node->fd, name, 0);
     return r;
 }
 
-static void job_make_special(struct restore *restore, struct job *job)
+static int stage_special(struct restore *restore, struct job *job, struct stat *ret_stat)
 {
-    struct stat st;
-    int r = -EEXIST;
+    int dir_fd = job_dir_fd(restore, job);
+
+    stage_name(restore->stage, job->temporary);
+    int r = make_special(job, dir_fd, job->temporary);
+    if (r < 0)
+        return r;
+    (void)apply_to_name(restore, job, dir_fd, job->temporary, false);
+    if (fstatat(dir_fd, job->temporary, ret_stat, AT_SYMLINK_NOFOLLOW) < 0)
+        return -errno;
+    return put_staged(restore, job);
+}
+
+static int make_special_in_place(struct restore *restore, struct job *job, struct stat *ret_stat)
+{
+    int dir_fd = job->node->fd, r = -EEXIST;
 
     if (job->way == JOB_NEW) {
-        r = make_special(job, job->name);
+        r = make_special(job, dir_fd, job->name);
         if (r >= 0)
-            (void)apply_to_name(restore, job, job->name, !job->node->inherits);
+            (void)apply_to_name(restore, job, dir_fd, job->name, job_is_fresh(job));
     }
     if (r == -EEXIST)
         r = replace_special(restore, job);
-    if (r >= 0 && job->group && fstatat(job->node->fd, job->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+    if (r >= 0 && job->group && fstatat(dir_fd, job->name, ret_stat, AT_SYMLINK_NOFOLLOW) < 0)
         r = -errno;
+    return r;
+}
+
+static void job_make_special(struct restore *restore, struct job *job)
+{
+    struct stat st;
+
+    int r =
+        job->staged ? stage_special(restore, job, &st) : make_special_in_place(restore, job, &st);
     if (r >= 0) {
         job_done(restore, job, &st);
         return;

@@ -32,6 +32,7 @@ struct link_table {
 static void group_free(struct link_group *group)
 {
     free(group->path);
+    free(group->place);
     free(group);
 }
 
@@ -125,7 +126,7 @@ static uint64_t likeness_of(const struct entry *e)
     return hash;
 }
 
-int link_table_get(struct link_table *table, const struct entry *e, const char *dir,
+int link_table_get(struct link_table *table, const struct entry *e, const struct restore_node *node,
                    const char *name, struct link_group **ret_group, bool *ret_first)
 {
     if ((table->count + 1) * 2 > table->slot_count) {
@@ -141,9 +142,10 @@ int link_table_get(struct link_table *table, const struct entry *e, const char *
         struct link_group *group = calloc(1, sizeof(*group));
         if (!group)
             return -ENOMEM;
-        group->path = restore_join(dir, name);
-        if (!group->path) {
-            free(group);
+        group->path = restore_join(node->path, name);
+        group->place = restore_join(node->place, name);
+        if (!group->path || !group->place) {
+            group_free(group);
             return -ENOMEM;
         }
         group->inode = e->inode;
@@ -175,12 +177,14 @@ static int link_locked(struct restore *restore, const struct job *link, const ch
     return linkat(first_fd, first, link->node->fd, name, 0) < 0 ? -errno : 0;
 }
 
-static int link_checked(struct restore *restore, const struct job *link, const char *name)
+static int link_checked(struct restore *restore, const struct job *link, int to_fd,
+                        const char *name)
 {
     const struct link_group *group = link->group;
-    const char *slash = strrchr(group->path, '/');
-    const char *first = slash ? slash + 1 : group->path;
-    CLEANUP_FREE char *dir = strndup(group->path, slash ? (size_t)(slash - group->path) : 0);
+    const char *place = group->place;
+    const char *slash = strrchr(place, '/');
+    const char *first = slash ? slash + 1 : place;
+    CLEANUP_FREE char *dir = strndup(place, slash ? (size_t)(slash - place) : 0);
     int first_fd;
     struct stat st;
 
@@ -189,17 +193,32 @@ static int link_checked(struct restore *restore, const struct job *link, const c
     int r = dir_cache_get(restore->dirs, dir, &first_fd);
     if (r < 0)
         return r;
-    if (linkat(first_fd, first, link->node->fd, name, 0) < 0)
+    if (linkat(first_fd, first, to_fd, name, 0) < 0)
         r = -errno;
-    if (r == -EPERM && link->entry.flags & META_FLAGS_LOCKS)
+    if (r == -EPERM && !link->staged && link->entry.flags & META_FLAGS_LOCKS)
         r = link_locked(restore, link, dir, first_fd, first, name);
     if (r < 0)
         return r;
-    r = fstatat(link->node->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+    r = fstatat(to_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
     if (r >= 0 && is_group(group, &st))
         return 0;
-    (void)unlinkat(link->node->fd, name, 0);
+    (void)unlinkat(to_fd, name, 0);
     return r < 0 ? r : -UMBRA_E_CHANGED;
+}
+
+/* In the stage; a file that is locked gets its name from the commit. */
+static int stage_further_name(struct restore *restore, const struct job *link,
+                              bool something_is_there)
+{
+    char name[TEMPORARY_NAME_MAX];
+
+    stage_name(restore->stage, name);
+    int r = link_checked(restore, link, stage_fd(restore->stage), name);
+    if (r == -EPERM && !something_is_there && strcmp(link->group->place, link->group->path) == 0)
+        return stage_link(restore->stage, link->node, link->group->path, link->name);
+    if (r < 0)
+        return r;
+    return stage_put(restore->stage, link->node, name, link->name, something_is_there);
 }
 
 static int make_link(struct restore *restore, const struct job *link)
@@ -208,11 +227,11 @@ static int make_link(struct restore *restore, const struct job *link)
     int r = -EEXIST;
 
     if (link->node->made)
-        r = link_checked(restore, link, link->name);
+        r = link_checked(restore, link, link->node->fd, link->name);
     if (r != -EEXIST)
         return r;
     temporary_name(restore, name);
-    r = link_checked(restore, link, name);
+    r = link_checked(restore, link, link->node->fd, name);
     if (r < 0)
         return r;
     r = publish_rename(restore, link->node->fd, name, link->name);
@@ -225,10 +244,16 @@ static int make_link(struct restore *restore, const struct job *link)
 static int restore_copy(struct restore *restore, struct worker *worker, struct job *link)
 {
     char *path = restore_join(link->node->path, link->name);
-    if (!path)
+    char *place = restore_join(link->node->place, link->name);
+    if (!path || !place) {
+        free(path);
+        free(place);
         return -ENOMEM;
+    }
     free(link->group->path);
+    free(link->group->place);
     link->group->path = path;
+    link->group->place = place;
     link->group->state = LINK_PENDING;
 
     int r = restore_load_contents(restore, &link->entry);
@@ -277,10 +302,16 @@ int link_do(struct restore *restore, struct worker *worker, struct job *link)
         return verify_link(restore, link, same);
     }
     if (!same && restore->mode == RESTORE_WRITE) {
-        int r = link->group->state == LINK_DONE ? make_link(restore, link) : -ENOLINK;
+        int r = -ENOLINK;
+        if (link->group->state == LINK_DONE)
+            r = link->staged ? stage_further_name(restore, link, there) : make_link(restore, link);
         if (r < 0 && restore_error_is_fatal(r))
             return r;
-        if (r < 0)
+        if (r == -EPERM && link->staged)
+            restore_problem(restore, link->group->path,
+                            "chattr +i or +a keeps it from getting "
+                            "another name");
+        else if (r < 0)
             return restore_copy(restore, worker, link);
     }
     if (link->entry.type == ENTRY_REGULAR)

@@ -39,6 +39,7 @@ void restore_node_unref(struct restore_node *node)
     entry_release(&node->entry);
     string_vector_release_all(&node->names);
     free(node->path);
+    free(node->place);
     free(node->source);
     free(node);
 }
@@ -64,6 +65,11 @@ static int prepare_existing(struct restore *restore, struct restore_node *node)
 
     if (fstat(node->fd, &st) < 0)
         return -errno;
+    if (restore->stage)
+        return st.st_dev == restore->root_dev
+                   ? 0
+                   : error_note(-EXDEV, "another file system is mounted there, or it is another "
+                                        "subvolume: nothing can change both at once");
     if (ioctl(node->fd, FS_IOC_GETFLAGS, &flags) == 0 && (flags & META_FLAGS_LOCKS)) {
         int r = meta_clear_immutable(node->fd);
         if (r < 0)
@@ -79,7 +85,7 @@ int restore_node_get_fd(struct restore *restore, struct restore_node *node)
     if (node->error.code < 0)
         return error_raise(&node->error);
     if (node->fd_users == 0) {
-        int r = beneath_open_dir(restore->root_fd, node->path, &node->fd);
+        int r = beneath_open_dir(restore->root_fd, node->place, &node->fd);
         if (r >= 0 && restore->mode == RESTORE_WRITE && !node->made && !node->prepared) {
             r = prepare_existing(restore, node);
             node->prepared = r >= 0;
@@ -139,30 +145,54 @@ static int unlock_existing(struct restore_node *node, int parent_fd, const char 
     return chmod_path(fd, node->saved_mode | 0700);
 }
 
+/* In the place of name, where something else is or nothing. */
+static int make_in_place(struct restore *restore, struct restore_node *node,
+                         struct restore_node *parent, const char *name, bool something_is_there)
+{
+    char staged[TEMPORARY_NAME_MAX];
+
+    if (!restore->stage) {
+        int r = something_is_there ? beneath_remove(parent->fd, name) : 0;
+        return r < 0 ? r : make_directory(node, parent->fd, name);
+    }
+    stage_name(restore->stage, staged);
+    char *place = stage_place(staged);
+    if (!place)
+        return -ENOMEM;
+    free(node->place);
+    node->place = place;
+    node->inherits = true;
+    node->staged = true;
+    node->replaces = something_is_there;
+    atomic_store(&parent->changed, true);
+    return make_directory(node, stage_fd(restore->stage), staged);
+}
+
 /* What is there in a directory that we did not make. */
-static int use_or_make(struct restore *restore, struct restore_node *node, int parent_fd,
-                       const char *name)
+static int use_or_make(struct restore *restore, struct restore_node *node,
+                       struct restore_node *parent, const char *name)
 {
     struct stat st;
 
-    if (fstatat(parent_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+    if (fstatat(parent->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
         if (errno != ENOENT)
             return -errno;
         if (restore->mode == RESTORE_VERIFY)
             return error_note(-ENOENT, "verification: it is not there");
         node->made = restore->mode == RESTORE_DRY_RUN;
-        return node->made ? 0 : make_directory(node, parent_fd, name);
+        return node->made ? 0 : make_in_place(restore, node, parent, name, false);
     }
-    if (S_ISDIR(st.st_mode))
-        return restore->mode == RESTORE_WRITE ? unlock_existing(node, parent_fd, name, &st) : 0;
+    if (S_ISDIR(st.st_mode)) {
+        bool unlock = restore->mode == RESTORE_WRITE && !restore->stage;
+        return unlock ? unlock_existing(node, parent->fd, name, &st) : 0;
+    }
     if (restore->mode == RESTORE_VERIFY)
         return error_note(-ENOTDIR, "verification: it is no directory");
     if (restore->mode == RESTORE_DRY_RUN) {
         node->made = true;
         return 0;
     }
-    int r = beneath_remove(parent_fd, name);
-    return r < 0 ? r : make_directory(node, parent_fd, name);
+    return make_in_place(restore, node, parent, name, true);
 }
 
 static int node_make(struct restore *restore, struct restore_node *node,
@@ -178,7 +208,7 @@ static int node_make(struct restore *restore, struct restore_node *node,
     node->inherits = parent->inherits;
     r = parent->made ? make_directory(node, parent->fd, name) : -EEXIST;
     if (r == -EEXIST)
-        r = use_or_make(restore, node, parent->fd, name);
+        r = use_or_make(restore, node, parent, name);
     restore_node_put_fd(parent);
     return r;
 }
@@ -190,20 +220,23 @@ static bool may_delete(const struct restore *restore, const struct restore_node 
            !node->made && !(node->entry.remarks & ENTRY_CONTENT_UNREADABLE);
 }
 
-static int node_alloc(const struct entry *e, char *path, char *source,
+/* Takes the three paths over. */
+static int node_alloc(const struct entry *e, char *path, char *place, char *source,
                       struct restore_node **ret_node)
 {
     CLEANUP(restore_node_unrefp) struct restore_node *node = calloc(1, sizeof(*node));
     if (!node) {
         free(path);
+        free(place);
         free(source);
         return -ENOMEM;
     }
     node->refs = 1;
     node->fd = -EBADF;
     node->path = path;
+    node->place = place;
     node->source = source;
-    if (!path || !source)
+    if (!path || !place || !source)
         return -ENOMEM;
     if (e) {
         int r = entry_copy(e, &node->entry);
@@ -220,8 +253,8 @@ int restore_node_new(struct restore *restore, struct restore_node *parent, const
 {
     struct restore_node *node = NULL;
 
-    int r =
-        node_alloc(e, restore_join(parent->path, name), restore_join(parent->source, name), &node);
+    int r = node_alloc(e, restore_join(parent->path, name), restore_join(parent->place, name),
+                       restore_join(parent->source, name), &node);
     if (r < 0)
         return r;
     node->parent = parent;
@@ -253,7 +286,7 @@ int restore_node_new_root(struct restore *restore, struct restore_node **ret_nod
     const struct entry *e = s->base_found && !s->single ? &s->base_entry : NULL;
     struct restore_node *node = NULL;
 
-    int r = node_alloc(e, strdup(""), strdup(s->base), &node);
+    int r = node_alloc(e, strdup(""), strdup(""), strdup(s->base), &node);
     if (r < 0)
         return r;
     node->way = !e || selection_is_way(s, s->base) || !selection_includes_dir(s, s->base);
@@ -316,7 +349,8 @@ static int list_extra(struct restore *restore, const struct restore_node *node,
     const struct dirent *d;
     for (errno = 0; r >= 0 && (d = readdir(stream)); errno = 0) {
         bool excluded = false;
-        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 || belongs(node, d->d_name))
+        if (strcmp(d->d_name, ".") == 0 || strcmp(d->d_name, "..") == 0 ||
+            belongs(node, d->d_name) || stage_owns(node, d->d_name))
             continue;
         r = is_excluded(restore, node, d->d_name, &excluded);
         if (r >= 0 && !excluded)
@@ -326,6 +360,14 @@ static int list_extra(struct restore *restore, const struct restore_node *node,
         r = -errno;
     (void)closedir(stream);
     return r;
+}
+
+static int delete_one(struct restore *restore, struct restore_node *node, const char *name)
+{
+    if (restore->mode != RESTORE_WRITE)
+        return 0;
+    return restore->stage ? stage_delete(restore->stage, node, name)
+                          : beneath_remove(node->fd, name);
 }
 
 static int delete_extra(struct restore *restore, struct restore_node *node)
@@ -340,7 +382,7 @@ static int delete_extra(struct restore *restore, struct restore_node *node)
                         error_text(r));
     for (size_t i = 0; i < extra.count && !restore_stopping(restore); i++) {
         const char *name = extra.items[i];
-        int d = restore->mode == RESTORE_WRITE ? beneath_remove(node->fd, name) : 0;
+        int d = delete_one(restore, node, name);
         if (d >= 0) {
             restore_action(restore, 'd', node->path, name);
             continue;
@@ -369,9 +411,14 @@ static void put_back(const struct restore_node *node)
 static int set_attributes(struct restore *restore, struct restore_node *node)
 {
     struct meta_report report = {restore, node->path, ""};
+    struct entry e = node->entry;
+    bool locked = node->staged && (e.flags & META_FLAGS_LOCKS);
 
-    return meta_apply_fd(node->fd, &node->entry, restore->owners, node->made && !node->inherits,
-                         restore_meta_problem, &report);
+    if (locked) /* it could not be put in its place */
+        e.flags &= ~META_FLAGS_LOCKS;
+    int r = meta_apply_fd(node->fd, &e, restore->owners, node->made && !node->inherits,
+                          restore_meta_problem, &report);
+    return r < 0 || !locked ? r : stage_set_attributes(restore->stage, node, "", &node->entry);
 }
 
 static int finish_existing(struct restore *restore, struct restore_node *node)
@@ -387,7 +434,9 @@ static int finish_existing(struct restore *restore, struct restore_node *node)
                             differences);
         return 0;
     }
-    if (*differences && restore->mode == RESTORE_WRITE)
+    if (restore->stage && (*differences || atomic_load(&node->changed)))
+        r = stage_set_attributes(restore->stage, node, "", &node->entry);
+    else if (*differences && restore->mode == RESTORE_WRITE)
         r = set_attributes(restore, node);
     restore_action(restore, *differences ? 'a' : '=', node->path, "");
     return r;
@@ -401,13 +450,11 @@ static int finish_open(struct restore *restore, struct restore_node *node)
         r = delete_extra(restore, node);
     if (r < 0)
         return r;
-    if (node->way && !(node->made && node->has_entry)) {
+    if (node->way && !(node->made && node->has_entry))
         put_back(node);
-        return 0;
-    }
-    if (node->made)
-        return set_attributes(restore, node);
-    return finish_existing(restore, node);
+    else
+        r = node->made ? set_attributes(restore, node) : finish_existing(restore, node);
+    return r < 0 || !node->staged ? r : stage_put_node(restore->stage, node);
 }
 
 int restore_node_finish(struct restore *restore, struct restore_node *node)

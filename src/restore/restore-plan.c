@@ -306,8 +306,8 @@ static int find_link_group(struct plan *plan, struct job *job, bool *ret_is_link
     bool first = true;
 
     if (job->entry.nlink > 1) {
-        int r = link_table_get(plan->restore->links, &job->entry, job->node->path, job->name,
-                               &job->group, &first);
+        int r = link_table_get(plan->restore->links, &job->entry, job->node, job->name, &job->group,
+                               &first);
         if (r < 0)
             return r;
     }
@@ -320,6 +320,7 @@ static int hand_over(struct plan *plan, struct job *job, bool is_link)
     struct restore *restore = plan->restore;
 
     job->must_look = !job->node->made;
+    job->staged = restore->stage && !job->node->made;
     if (restore->mode != RESTORE_DRY_RUN || !job->node->made)
         return is_link ? restore_window_add_link(restore, plan->window, job)
                        : restore_window_add_job(restore, plan->window, job);

@@ -58,12 +58,17 @@ enum wanted {
 struct restore_node {
     struct restore_node *parent; /* valid as long as the node is on the stack */
     char *path;                  /* below the target; "" is the target itself */
+    char *place;                 /* where it stands until an atomic restore puts it in its place;
+                                    else the same */
     char *source;                /* the same directory in the backup */
     struct entry entry;          /* its attributes */
     bool has_entry;
     bool way;      /* only leads to what is restored: attributes are set only if it was made */
     bool made;     /* by this run: holds nothing else.  In a dry run: is not there */
-    bool inherits; /* what is made in it may get attributes from it: ACL, setgid, flags */
+    bool staged;   /* it is what an atomic restore puts in its place, with all that is in it */
+    bool replaces; /* something is in that place */
+    _Atomic bool changed; /* an atomic restore changes names in it */
+    bool inherits;        /* what is made in it may get attributes from it: ACL, setgid, flags */
     bool delete_extra;
     bool prepared;        /* of one that was there: flags and mode let us work in it */
     uint32_t saved_flags; /* +i and +a that were cleared to work in it */
@@ -102,7 +107,8 @@ struct link_group {
     uint64_t likeness; /* hash of all else that names of one file have in common */
     uint32_t fs_index;
     enum { LINK_PENDING, LINK_DONE, LINK_FAILED } state;
-    char *path; /* of the first one, below the target */
+    char *path;  /* of the first one, below the target */
+    char *place; /* where that stands for now, as of a node */
     dev_t dev;
     ino_t ino;
 };
@@ -117,6 +123,7 @@ struct job {
     uint32_t piece_total;
     bool must_look;   /* something may be there */
     bool is_link;     /* a further name: its size is counted with the first */
+    bool staged;      /* made in the stage, for an atomic restore to put in its place */
     bool placeholder; /* made without its data, which comes later */
     uint64_t ordinal; /* of a placeholder */
     _Atomic uint32_t pieces_left;
@@ -191,6 +198,8 @@ struct late_flags {
 };
 DEFINE_VECTOR(late_flags_vector, struct late_flags);
 
+struct restore_stage;
+
 struct restore {
     struct repository *repo;
     const struct backup *backup;
@@ -204,7 +213,8 @@ struct restore {
     struct owner_map *owners;
     struct page_reader *pages;
     const struct catalog_store *store;
-    struct dir_cache *dirs; /* of the planning thread */
+    struct dir_cache *dirs;      /* of the planning thread */
+    struct restore_stage *stage; /* of an atomic restore, in its first pass; else NULL */
 
     struct pool *pool;
     unsigned threads;
@@ -302,9 +312,10 @@ _must_check_ int restore_node_finish(struct restore *restore, struct restore_nod
 struct link_table;
 _must_check_ int link_table_new(struct link_table **ret_table);
 void link_table_free(struct link_table *table);
-/* The group of e's inode; *ret_first: it is the first one, and dir/name becomes the group's. */
-_must_check_ int link_table_get(struct link_table *table, const struct entry *e, const char *dir,
-                                const char *name, struct link_group **ret_group, bool *ret_first);
+/* The group of e's inode; *ret_first: it is the first one, and name in node becomes the group's. */
+_must_check_ int link_table_get(struct link_table *table, const struct entry *e,
+                                const struct restore_node *node, const char *name,
+                                struct link_group **ret_group, bool *ret_first);
 /* A further name of a file: made, told or verified.  The first one is done. */
 _must_check_ int link_do(struct restore *restore, struct worker *worker, struct job *link);
 
@@ -332,6 +343,38 @@ void job_make(struct restore *restore, struct job *job);
 void job_run_alone(struct restore *restore, struct worker *worker, struct job *job);
 /* What a stopped run left open. */
 void job_abandon(struct restore *restore, struct job *job);
+
+/* restore-stage.c: NULL in place of a stage where nothing is staged */
+_must_check_ int stage_new(struct restore *restore, struct restore_stage **ret_stage);
+/* Takes everything back that was not committed. */
+void stage_free(struct restore_stage *stage);
+int stage_fd(const struct restore_stage *stage);
+/* A name in it that nothing has. */
+void stage_name(struct restore_stage *stage, char ret_name[TEMPORARY_NAME_MAX]);
+/* The path of a name in it, below the target; malloc'ed, NULL without memory. */
+char *stage_place(const char *name);
+/* Whether that is the stage itself, which belongs to nobody's tree. */
+bool stage_owns(const struct restore_node *node, const char *name);
+/*
+ * What the commit will do, in this order of the calls; any thread.  put: what is called staged
+ * takes the place of name in the directory, where something is or nothing.
+ */
+_must_check_ int stage_put(struct restore_stage *stage, struct restore_node *node,
+                           const char *staged, const char *name, bool something_is_there);
+/* The same for a directory that is complete. */
+_must_check_ int stage_put_node(struct restore_stage *stage, const struct restore_node *node);
+_must_check_ int stage_delete(struct restore_stage *stage, struct restore_node *node,
+                              const char *name);
+/* A further name of first, a path, where nothing is. */
+_must_check_ int stage_link(struct restore_stage *stage, struct restore_node *node,
+                            const char *first, const char *name);
+/* name "": of the directory itself.  chattr +i and +a come after all else. */
+_must_check_ int stage_set_attributes(struct restore_stage *stage, const struct restore_node *node,
+                                      const char *name, const struct entry *e);
+/* Size, and of the extents that differ the contents, which staged has at the same offsets. */
+_must_check_ int stage_write(struct restore_stage *stage, const struct job *job,
+                             const char *staged);
+_must_check_ int stage_commit(struct restore_stage *stage);
 
 /* restore-publish.c */
 /* A regular file without a name where the file system can do that, else with a temporary one (""

@@ -96,7 +96,7 @@ static int open_target(struct restore *restore)
         return 0;
     }
     restore->root_fd = open(target, flags);
-    if (restore->root_fd < 0 && errno == ENOENT) {
+    if (restore->root_fd < 0 && errno == ENOENT && !restore->options->atomic) {
         restore->root_made = true;
         if (restore->mode == RESTORE_DRY_RUN)
             return 0;
@@ -268,6 +268,7 @@ static void restore_release(struct restore *restore)
         entry_release(&restore->late_flags.items[i].entry);
     }
     late_flags_vector_release(&restore->late_flags);
+    stage_free(restore->stage);
     for (size_t i = 0; i < restore->other_fs.count; i++)
         (void)close(restore->other_fs.items[i].fd);
     other_fs_vector_release(&restore->other_fs);
@@ -307,13 +308,31 @@ static int one_pass(struct restore *restore, enum restore_mode mode)
     return r < 0 ? r : plan_run(restore);
 }
 
+/* What is in the stage takes its place, if that is all. */
+static int commit(struct restore *restore)
+{
+    if (restore->stats.problem_count > 0)
+        return error_note(-UMBRA_E_UNCHANGED, "nothing was changed: %llu %s",
+                          (unsigned long long)restore->stats.problem_count,
+                          restore->stats.problem_count == 1 ? "problem" : "problems");
+    int r = stage_commit(restore->stage);
+    stage_free(TAKE_PTR(restore->stage));
+    return r;
+}
+
 static int write_and_sync(struct restore *restore)
 {
     uint64_t start_ns = now_ns();
+    int r = 0;
 
-    int r = one_pass(restore, restore->mode);
+    if (restore->options->atomic && restore->mode == RESTORE_WRITE)
+        r = stage_new(restore, &restore->stage);
+    if (r >= 0)
+        r = one_pass(restore, restore->mode);
     if (r >= 0)
         r = set_all_late_flags(restore);
+    if (r >= 0 && restore->stage)
+        r = commit(restore);
     restore->stats.restore_ns = now_ns() - start_ns;
     if (r < 0 || restore->mode == RESTORE_DRY_RUN)
         return r;

@@ -18,7 +18,11 @@ struct restore_options {
     bool verify;  /* afterwards read back and compare contents and attributes of everything restored
                    */
     bool dry_run; /* report only */
-    bool no_sync; /* return before what was written is on the disk; verify syncs all the same */
+    /* All or nothing (treetx/treetx.h): the target, which must exist, changes when everything is
+     * there, and not at all when there is a single problem: then the result is -UMBRA_E_UNCHANGED.
+     * The transaction is kept, for treetx_rollback(). */
+    bool atomic;
+    bool no_sync;     /* return before what was written is on the disk; verify syncs all the same */
     unsigned threads; /* 0: one a processor */
     /* A path (below the target) that could not be restored or verified, wholly or in part.  Any
      * thread, one at a time. */

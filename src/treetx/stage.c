@@ -19,7 +19,7 @@
 #include "tree/meta.h"
 #include "treetx/treetx.h"
 
-#define NEW_NAME "new"
+#define NEW_NAME "new" /* see TREETX_STAGE_PATH */
 #define OLD_NAME "old"
 
 void stage_release(struct stage *stage)

@@ -33,7 +33,8 @@
 #include "tree/scan.h"
 
 #define TREETX_STAGE_NAME     TREE_STAGE_NAME
-#define TREETX_STAGE_NAME_MAX 24u /* of a name in the stage, with its NUL */
+#define TREETX_STAGE_PATH     TREE_STAGE_NAME "/new" /* of treetx_stage_fd(), below the target */
+#define TREETX_STAGE_NAME_MAX 24u                    /* of a name in the stage, with its NUL */
 
 struct treetx;
 struct umbra_log_manager;

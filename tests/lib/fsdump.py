@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """All that Linux has on a tree of files, as text, and the difference of two such texts.
 
-    fsdump.py dump DIR > FILE       one JSON object a line, by path
-    fsdump.py diff FILE1 FILE2      exit 1 and say so when they differ
+    fsdump.py dump DIR [NAME] > FILE   one JSON object a line, by path; without NAME in DIR
+    fsdump.py diff FILE1 FILE2         exit 1 and say so when they differ
 
 Independent of umbra on purpose: it shares no code and no idea with it but the kernel's own
 interface.  Directories are opened one beneath the other, so paths may be longer than PATH_MAX; xattrs
@@ -171,8 +171,8 @@ def describe(dir_fd, name, path, links):
     return record, kind == stat.S_IFDIR
 
 
-def walk(dir_fd, path, links, out):
-    for name in sorted(os.fsencode(n) for n in os.listdir(dir_fd)):
+def walk(dir_fd, path, links, out, without=None):
+    for name in sorted(os.fsencode(n) for n in os.listdir(dir_fd) if n != without):
         below = path + b"/" + name if path else name
         record, is_directory = describe(dir_fd, name, below, links)
         out.write(json.dumps(record) + "\n")
@@ -185,12 +185,12 @@ def walk(dir_fd, path, links, out):
                 os.close(fd)
 
 
-def dump(top, out):
+def dump(top, out, without=None):
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     links = {}
     record, _ = describe(fd, b".", b".", links)
     out.write(json.dumps(record) + "\n")
-    walk(fd, b"", links, out)
+    walk(fd, b"", links, out, without)
     os.close(fd)
 
 
@@ -265,12 +265,12 @@ def diff(first, second, limit=60):
 
 def main(argv):
     sys.setrecursionlimit(5000)
-    if len(argv) == 3 and argv[1] == "dump":
-        dump(argv[2], sys.stdout)
+    if len(argv) in (3, 4) and argv[1] == "dump":
+        dump(argv[2], sys.stdout, argv[3] if len(argv) == 4 else None)
         return 0
     if len(argv) == 4 and argv[1] == "diff":
         return 1 if diff(argv[2], argv[3]) else 0
-    print("usage: fsdump.py dump DIR | diff FILE1 FILE2", file=sys.stderr)
+    print("usage: fsdump.py dump DIR [NAME] | diff FILE1 FILE2", file=sys.stderr)
     return 2
 
 
