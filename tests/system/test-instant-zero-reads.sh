@@ -54,7 +54,7 @@ start_readers() {
     local i
     for ((i = $2; i < $3; i++)); do
         {
-            timeout -k 1 20 "$FILEOP" --compare "$V/t/$1/$i" "$V/plain/$1/$i" 2>&1 || echo failed
+            timeout -k 1 60 "$FILEOP" --compare "$V/t/$1/$i" "$V/plain/$1/$i" 2>&1 || echo failed
         } >"$T/reader.$i" &
         readers+=("$!")
     done
@@ -70,18 +70,43 @@ end_readers() {
     done
 }
 
+killed=" "
+# kill_ours NAME...: without "umbra-".
+kill_ours() {
+    local name
+    for name in "$@"; do
+        killed+="$(ours "umbra-$name" | tr '\n' ' ')"
+        signal KILL "umbra-$name"
+    done
+}
+
+# One of each is there, and none that was killed.
+all_renewed() {
+    local name pid
+    for name in filterd keeper hydrated; do
+        pid=$(ours "umbra-$name")
+        [[ $pid =~ ^[0-9]+$ && $killed != *" $pid "* ]] || return 1
+    done
+}
+
+# Before another one is killed: when filter and keeper are dead at once, neither makes the other anew, and
+# the hydrator brings all files, whatever its limit, so that the rest would prove nothing.
+await_successors() { within 60 "those who were killed have successors" all_renewed; }
+
 # Readers of eight files meet the death of one or two processes of the three.  A stopped filter leaves
 # events in the queue of the kernel, a stopped hydrator leaves them read and not answered.
 mode_01() {
-    local round=0 stopped killed
-    while read -r stopped killed; do
+    local round=0 stopped names
+    while read -r stopped names; do
         need_pending "$V/t/m01/$((round * 8))"
         [ "$stopped" = none ] || signal STOP "umbra-$stopped"
         start_readers m01 $((round * 8)) $((round * 8 + 8))
         sleep 0.1
-        for comm in $killed; do signal KILL "umbra-$comm"; done
+        # shellcheck disable=SC2086 # one word each
+        kill_ours $names
         [ "$stopped" = none ] || signal CONT "umbra-$stopped"
-        end_readers m01 $((round * 8)) $((round * 8 + 8)) "$stopped stopped, $killed killed"
+        end_readers m01 $((round * 8)) $((round * 8 + 8)) "$stopped stopped, $names killed"
+        await_successors
         round=$((round + 1))
     done <<'END'
 none hydrated
@@ -97,11 +122,11 @@ END
     pause_again
 }
 
-# A new hydrator knows nothing of a pause.
+# A new hydrator knows the limit, and nothing of a pause.
 pause_again() {
     local i
-    for ((i = 0; i < 100; i++)); do
-        if ask '{"do":"limit","bytes_per_s":1}' && ask '{"do":"pause"}'; then return 0; fi
+    for ((i = 0; i < 600; i++)); do
+        if ask '{"do":"pause"}'; then return 0; fi
         sleep 0.1
     done
     fail "mode $MODE on $FS: there is no hydrator: $(cat "$T/answer.err")"
@@ -114,15 +139,18 @@ mode_02() {
     signal STOP umbra-hydrated
     start_readers m02 0 20
     sleep 0.1
-    signal KILL umbra-filterd
+    kill_ours filterd
     start_readers m02 20 40
     sleep 0.1
-    signal KILL umbra-keeper
-    signal KILL umbra-filterd
+    await_successors
+    kill_ours keeper
+    await_successors
+    kill_ours filterd
     start_readers m02 40 60
     sleep 0.1
     signal CONT umbra-hydrated
     end_readers m02 0 60 "many descriptors"
+    await_successors
 }
 
 # ---- 3: the queue of the kernel ----
