@@ -46,10 +46,18 @@ bench-rto:
 	$(MAKE) all
 	UMBRA_BIN=$(UMBRA_BIN) bench/rto.sh $(BENCH_ARGS)
 
+# The log service beside SQLite and bare fdatasync.  Root, five minutes.
+bench-log:
+	tools/install-deps bench
+	$(MAKE) all
+	meson setup --reconfigure $(BUILD) >/dev/null
+	ninja -C $(BUILD) bench/log
+	BUILD=$(BUILD) bench/log.sh $(BENCH_ARGS)
+
 install: all
 	meson install -C $(BUILD) --no-rebuild
 
 clean:
 	rm -rf $(BUILD) build-check build-fuzz
 
-.PHONY: all bench-backup bench-rto check clean demo fuzz install soak tests
+.PHONY: all bench-backup bench-log bench-rto check clean demo fuzz install soak tests
