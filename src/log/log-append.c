@@ -5,7 +5,9 @@
  * There are two buffers.  Records are copied into the active one under the lock; a flush takes it
  * away, makes the other one active, and writes without the lock.  Only one flush runs at a time, so
  * the other buffer is always free when there is none.  Whoever needs something durable and finds a
- * flush running waits for its end, and then one of those who wait flushes for all of them.
+ * flush running waits with those whose records are in the same buffer.  When a flush ends, all who
+ * wait for its buffer go on, and of those who wait for the other one a single thread is woken up,
+ * to flush for all of them.
  */
 #include <string.h>
 
@@ -38,7 +40,8 @@ int wal_failure_locked(const struct umbra_log *log)
 int wal_fail_locked(struct umbra_log *log, int r)
 {
     error_save(&log->failure, r);
-    pthread_cond_broadcast(&log->flushed);
+    for (unsigned i = 0; i < ELEMENTSOF(log->flushed); i++)
+        pthread_cond_broadcast(&log->flushed[i]);
     pthread_cond_broadcast(&log->room);
     return r;
 }
@@ -166,10 +169,10 @@ static umbra_log_lsn put_record(struct umbra_log *log, const struct wal_draft *d
 
 static int flush_active_locked(struct umbra_log *log);
 
-static void wait_for_flush_locked(struct umbra_log *log)
+/* For the end of the flush that is running, or for being woken up to make the next one. */
+static void wait_with_locked(struct umbra_log *log, unsigned buffer)
 {
-    while (log->flushing)
-        pthread_cond_wait(&log->flushed, &log->lock);
+    pthread_cond_wait(&log->flushed[buffer], &log->lock);
 }
 
 int wal_make_fit_locked(struct umbra_log *log, uint64_t record_bytes)
@@ -179,7 +182,7 @@ int wal_make_fit_locked(struct umbra_log *log, uint64_t record_bytes)
         if (r < 0 || record_bytes <= room_left(log))
             return r;
         if (log->flushing)
-            wait_for_flush_locked(log);
+            wait_with_locked(log, log->active ^ 1u);
         else if ((r = flush_active_locked(log)) < 0)
             return r;
     }
@@ -292,7 +295,8 @@ static int flush_active_locked(struct umbra_log *log)
         return wal_fail_locked(log, r);
     log->durable_lsn = end;
     log->flush_count++;
-    pthread_cond_broadcast(&log->flushed);
+    pthread_cond_broadcast(&log->flushed[log->active ^ 1u]);
+    pthread_cond_signal(&log->flushed[log->active]);
     return 0;
 }
 
@@ -303,7 +307,7 @@ int wal_flush_locked(struct umbra_log *log, umbra_log_lsn lsn)
         if (r < 0)
             return r;
         if (log->flushing)
-            wait_for_flush_locked(log);
+            wait_with_locked(log, lsn > active(log)->lsn ? log->active : log->active ^ 1u);
         else if (active_is_empty(log))
             return 0; /* there is nothing before lsn that is not durable */
         else if ((r = flush_active_locked(log)) < 0)

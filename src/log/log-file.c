@@ -25,7 +25,8 @@ static void log_release(struct umbra_log *log)
         free(log->buffers[i].pages);
     free(log->name);
     pthread_cond_destroy(&log->room);
-    pthread_cond_destroy(&log->flushed);
+    for (unsigned i = 0; i < ELEMENTSOF(log->flushed); i++)
+        pthread_cond_destroy(&log->flushed[i]);
     pthread_mutex_destroy(&log->lock);
     free(log);
 }
@@ -55,7 +56,8 @@ static int log_new(const struct umbra_log_options *options, const char *name,
     log->checkpoint_bytes =
         options->checkpoint_bytes > 0 ? options->checkpoint_bytes : CHECKPOINT_BYTES_DEFAULT;
     pthread_mutex_init(&log->lock, NULL);
-    pthread_cond_init(&log->flushed, NULL);
+    for (unsigned i = 0; i < ELEMENTSOF(log->flushed); i++)
+        pthread_cond_init(&log->flushed[i], NULL);
     pthread_cond_init(&log->room, NULL);
     for (size_t i = 0; i < UMBRA_LOG_CLIENTS_MAX; i++) {
         log->clients[i].log = log;

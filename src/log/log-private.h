@@ -210,9 +210,10 @@ struct umbra_log {
     struct wal_areas found; /* as read when it was opened */
 
     pthread_mutex_t lock;
-    pthread_cond_t flushed; /* durable_lsn, flushing, failure */
-    pthread_cond_t room;    /* tail_lsn, reserved_bytes, txns, checkpointing, failure */
-    bool ready;             /* recovered, or new */
+    pthread_cond_t
+        flushed[2];      /* durable_lsn, flushing, failure; by the buffer that is waited for */
+    pthread_cond_t room; /* tail_lsn, reserved_bytes, txns, checkpointing, failure */
+    bool ready;          /* recovered, or new */
     struct error_report failure;
 
     struct wal_buffer buffers[2];
