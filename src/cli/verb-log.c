@@ -7,6 +7,7 @@
 #include "basic/error.h"
 #include "basic/text.h"
 #include "cli/cli.h"
+#include "treetx/treetx.h"
 #include "umbra/log.h"
 
 #define TEXT_MAX      512u
@@ -75,9 +76,23 @@ static void sample(const char *what, const uint8_t *data, uint32_t len, char *te
                    n < len ? "..." : "");
 }
 
+/* The words of whose record it is. */
+static void (*describer(const struct umbra_log_record *record))(const struct umbra_log_record *,
+                                                                char *, size_t)
+{
+    bool is_change = record->type == UMBRA_LOG_UPDATE || record->type == UMBRA_LOG_COMPENSATION;
+    if (!is_change || record->is_void || record->manager != UMBRA_LOG_MANAGER_TREE)
+        return NULL;
+    return treetx_log_manager()->describe;
+}
+
 static void describe(const struct umbra_log_record *record, char text[TEXT_MAX])
 {
     text[0] = '\0';
+    if (describer(record)) {
+        describer(record)(record, text, TEXT_MAX);
+        return;
+    }
     if (record->is_void)
         (void)snprintf(text, TEXT_MAX, "of what was never done");
     sample("redo", record->redo, record->redo_len, text, TEXT_MAX);

@@ -16,10 +16,13 @@
 
 /* ---- places ---- */
 
-int actor_init(struct actor *actor, int root_fd, int new_fd, int old_fd)
+int actor_init(struct actor *actor, const struct stage *stage)
 {
-    *actor = (struct actor){.root_fd = root_fd, .new_fd = new_fd, .old_fd = old_fd};
-    return dir_cache_new(root_fd, &actor->dirs);
+    *actor = (struct actor){.root_fd = stage->root_fd,
+                            .stage_fd = stage->fd,
+                            .new_fd = stage->new_fd,
+                            .old_fd = stage->old_fd};
+    return dir_cache_new(actor->root_fd, &actor->dirs);
 }
 
 void actor_release(struct actor *actor)
@@ -104,12 +107,6 @@ static int changed(const struct locator *where, const char *what)
                       path ? path : "?", what);
 }
 
-/* The side that is in the tree. */
-static const struct locator *in_tree(const struct instruction *i)
-{
-    return i->path.place == PLACE_TREE ? &i->path : &i->from;
-}
-
 /* ---- names ---- */
 
 /* With the fds of both directories.  The first one is a duplicate: finding the second may close it.
@@ -175,8 +172,11 @@ static int do_rename(struct actor *actor, const struct instruction *i)
         return failed(i, r, "look at");
     if (at_path == LOOK_SAME)
         return 0;
+    /* Nobody else is in the stage: what is not there has left it, or never came. */
+    if (at_from != LOOK_SAME && i->from.place != PLACE_TREE)
+        return 0;
     if (at_from != LOOK_SAME)
-        return changed(in_tree(i), "is not what was left there");
+        return changed(&i->from, "is not what was left there");
     if (at_path == LOOK_FOREIGN)
         return changed(&i->path, "is taken by something else");
     r = rename_names(actor, i, RENAME_NOREPLACE);
@@ -187,18 +187,20 @@ static int do_rename(struct actor *actor, const struct instruction *i)
 
 static int do_exchange(struct actor *actor, const struct instruction *i)
 {
-    enum look at_path, at_from, other_at_path;
+    enum look want_at_path, want_at_from, other_at_path, other_at_from;
 
-    int r = actor_look(actor, &i->path, &i->want, &at_path);
+    int r = actor_look(actor, &i->path, &i->want, &want_at_path);
     if (r >= 0)
-        r = actor_look(actor, &i->from, &i->want, &at_from);
+        r = actor_look(actor, &i->from, &i->want, &want_at_from);
     if (r >= 0)
         r = actor_look(actor, &i->path, &i->other, &other_at_path);
+    if (r >= 0)
+        r = actor_look(actor, &i->from, &i->other, &other_at_from);
     if (r < 0)
         return failed(i, r, "look at");
-    if (at_path == LOOK_SAME)
+    if (want_at_path == LOOK_SAME || other_at_from == LOOK_SAME)
         return 0;
-    if (at_from != LOOK_SAME || other_at_path != LOOK_SAME)
+    if (want_at_from != LOOK_SAME || other_at_path != LOOK_SAME)
         return changed(&i->path, "is not what was left there");
     r = rename_names(actor, i, RENAME_EXCHANGE);
     return r < 0 ? failed(i, r, "exchange") : 0;
@@ -488,6 +490,17 @@ static int (*const doers[])(struct actor *actor, const struct instruction *i) = 
     [INSTRUCTION_PUNCH] = do_punch,       [INSTRUCTION_SIZE] = do_size,
 };
 
+/* Before anything counts as taken back that is not. */
+static int mark_left(const struct actor *actor)
+{
+    CLEANUP_CLOSE int fd =
+        openat(actor->stage_fd, STAGE_LEFT, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd < 0 || fsync(fd) < 0 || fsync(actor->stage_fd) < 0)
+        return error_note_describe(-errno, "cannot keep what somebody else has changed");
+    return 0;
+}
+
 int actor_do(struct actor *actor, const void *data, size_t len)
 {
     CLEANUP(instruction_storage_release) struct instruction_storage storage = {0};
@@ -499,7 +512,12 @@ int actor_do(struct actor *actor, const void *data, size_t len)
     r = doers[i.kind](actor, &i);
     if (r != -UMBRA_E_TREE_CHANGED || !actor->force)
         return r;
+    struct error_report skipped = {0};
+    error_save(&skipped, r);
+    r = mark_left(actor);
+    if (r < 0)
+        return r;
+    r = error_raise(&skipped);
     log_warning("%s; left alone", error_text(r));
-    actor->skipped_count++;
     return 0;
 }

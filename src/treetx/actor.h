@@ -12,18 +12,18 @@
 #include "basic/error.h"
 #include "tree/beneath.h"
 #include "treetx/instruction.h"
+#include "treetx/stage.h"
 #include "treetx/treetx.h"
 
 struct actor {
-    int root_fd, new_fd, old_fd; /* the caller's */
+    int root_fd, stage_fd, new_fd, old_fd; /* the caller's */
     struct dir_cache *dirs;
     const struct treetx_options *options; /* NULL: warnings */
     bool strict;                          /* an attribute that cannot be set is a failure */
-    bool force;                           /* what somebody else has changed is left alone */
-    uint64_t skipped_count;               /* instructions that were */
+    bool force; /* what somebody else has changed is left alone, and STAGE_LEFT says so */
 };
 
-_must_check_ int actor_init(struct actor *actor, int root_fd, int new_fd, int old_fd);
+_must_check_ int actor_init(struct actor *actor, const struct stage *stage);
 void actor_release(struct actor *actor);
 /* -UMBRA_E_TREE_CHANGED: an object is not where it should be; nothing was done then. */
 _must_check_ int actor_do(struct actor *actor, const void *data, size_t len);

@@ -10,10 +10,73 @@
 #include <unistd.h>
 
 #include "basic/cleanup.h"
+#include "basic/crc32c.h"
 #include "basic/le.h"
 #include "treetx/treetx.h"
 
-#define STAGE_LOG_NEW "log.new"
+#define STAGE_LOG_NEW   "log.new"
+#define STAGE_BEGUN_NEW "begun.new"
+
+/* ---- what has begun ---- */
+
+static int write_begun(const struct stage *stage, const uint8_t *data, size_t len)
+{
+    CLEANUP_CLOSE int fd = openat(stage->fd, STAGE_BEGUN_NEW,
+                                  O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return -errno;
+    ssize_t n = write(fd, data, len);
+    if (n != (ssize_t)len)
+        return n < 0 ? -errno : -EIO;
+    if (fsync(fd) < 0 || renameat(stage->fd, STAGE_BEGUN_NEW, stage->fd, STAGE_BEGUN) < 0 ||
+        fsync(stage->fd) < 0)
+        return -errno;
+    return 0;
+}
+
+/* Durable before the first update of the transaction is done. */
+static int note_begun(struct journal *j, uint64_t txn)
+{
+    CLEANUP(buffer_release) struct buffer b = {0};
+
+    if (j->begun_txn == txn)
+        return 0;
+    buffer_put_u64(&b, txn);
+    buffer_put_u64(&b, j->update_count);
+    if (buffer_finish(&b) < 0)
+        return -ENOMEM;
+    buffer_put_u32(&b, crc32c(0, b.data, b.len));
+    int r = buffer_finish(&b);
+    if (r >= 0)
+        r = write_begun(j->stage, b.data, b.len);
+    if (r < 0)
+        return error_note_describe(r, "cannot write to '%s/" TREETX_STAGE_NAME "'",
+                                   j->stage->target);
+    j->begun_txn = txn;
+    return 0;
+}
+
+/* Zeros: nothing has. */
+static int read_begun(const struct stage *stage, uint64_t *ret_txn, uint64_t *ret_update_count)
+{
+    uint8_t data[BEGUN_LEN + 1];
+    CLEANUP_CLOSE int fd = openat(stage->fd, STAGE_BEGUN, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+
+    *ret_txn = *ret_update_count = 0;
+    if (fd < 0)
+        return errno == ENOENT ? 0 : -errno;
+    ssize_t len = read(fd, data, sizeof(data));
+    if (len < 0)
+        return -errno;
+    struct reader r = reader_make(data, (size_t)len);
+    *ret_txn = reader_u64(&r);
+    *ret_update_count = reader_u64(&r);
+    uint32_t checksum = reader_u32(&r);
+    if (reader_finish_at_end(&r) < 0 || checksum != crc32c(0, data, BEGUN_LEN - sizeof(uint32_t)))
+        return -UMBRA_E_CORRUPT;
+    return 0;
+}
 
 /* ---- the manager ---- */
 
@@ -21,7 +84,9 @@ static int act(void *userdata, const struct umbra_log_change *change)
 {
     struct journal *j = userdata;
 
-    int r = actor_do(&j->actor, change->data, change->len);
+    int r = change->recovering ? 0 : note_begun(j, change->txn);
+    if (r >= 0)
+        r = actor_do(&j->actor, change->data, change->len);
     if (r < 0)
         error_save(&j->failure, r);
     return r;
@@ -51,16 +116,9 @@ static int make_durable(void *userdata, umbra_log_lsn *oldest_lsn)
 
 static void describe(const struct umbra_log_record *record, char *text, size_t size)
 {
-    size_t len = 0;
-
-    if (record->type == UMBRA_LOG_RESTART) {
-        (void)snprintf(text, size, "restart record");
-        return;
-    }
-    if (record->redo)
-        instruction_describe(record->redo, record->redo_len, text, size);
-    len = strnlen(text, size);
-    if (!record->undo || record->undo_len == 0 || len + 8 >= size)
+    instruction_describe(record->redo, record->redo_len, text, size);
+    size_t len = strlen(text);
+    if (record->undo_len == 0 || len + sizeof("; undo: ") >= size)
         return;
     (void)snprintf(text + len, size - len, "; undo: ");
     len = strlen(text);
@@ -104,7 +162,7 @@ static int failed(const struct journal *j, int r, const char *what)
 static int begin(struct journal *j, const struct stage *stage)
 {
     *j = (struct journal){.stage = stage};
-    return actor_init(&j->actor, stage->root_fd, stage->new_fd, stage->old_fd);
+    return actor_init(&j->actor, stage);
 }
 
 static int attach(struct journal *j)
@@ -121,16 +179,12 @@ static int set_restart(struct journal *j, uint64_t update_count)
     return umbra_log_set_restart(j->client, record, sizeof(record));
 }
 
-static int get_restart(const struct journal *j, uint64_t *ret_update_count)
+static int get_restart(struct journal *j)
 {
     uint8_t record[JOURNAL_RESTART_LEN] = {0};
     le64_t count;
 
     size_t len = umbra_log_get_restart(j->client, record, sizeof(record));
-    if (len == 0) {
-        *ret_update_count = 0; /* it had not come to that */
-        return 0;
-    }
     if (record[0] > JOURNAL_VERSION)
         return error_note(-UMBRA_E_VERSION,
                           "the log of '%s' is of a newer version than this program",
@@ -139,7 +193,7 @@ static int get_restart(const struct journal *j, uint64_t *ret_update_count)
         return error_note(-UMBRA_E_CORRUPT, "the log of '%s' has a malformed restart record",
                           j->stage->target);
     memcpy(&count, record + 8, sizeof(count));
-    *ret_update_count = le64_get(&count);
+    j->update_count = le64_get(&count);
     return 0;
 }
 
@@ -165,6 +219,7 @@ int journal_create(struct journal *j, const struct stage *stage, uint64_t update
     int r = begin(j, stage);
     if (r < 0)
         return r;
+    j->update_count = update_count;
     stage_log_path(stage, STAGE_LOG_NEW, path);
     if (unlinkat(stage->fd, STAGE_LOG_NEW, 0) < 0 && errno != ENOENT)
         r = -errno;
@@ -179,8 +234,7 @@ int journal_create(struct journal *j, const struct stage *stage, uint64_t update
     return r < 0 ? failed(j, r, "make") : 0;
 }
 
-int journal_open(struct journal *j, const struct stage *stage, bool force,
-                 uint64_t *ret_update_count)
+int journal_open(struct journal *j, const struct stage *stage, bool force)
 {
     uint8_t id[UMBRA_LOG_ID_LEN];
     char path[64];
@@ -201,7 +255,7 @@ int journal_open(struct journal *j, const struct stage *stage, bool force,
     r = umbra_log_recover(j->log, NULL);
     if (r < 0 && j->failure.code < 0)
         return error_raise(&j->failure);
-    return r < 0 ? failed(j, r, "recover from") : get_restart(j, ret_update_count);
+    return r < 0 ? failed(j, r, "recover from") : get_restart(j);
 }
 
 void journal_release(struct journal *j)
@@ -232,6 +286,8 @@ int journal_abort(struct journal *j, struct umbra_log_txn *txn, int r)
     else
         error_save(&first, r);
     j->failure = (struct error_report){0};
+    /* Who has changed something meanwhile must not keep all else from being taken back. */
+    j->actor.force = true;
     r = umbra_log_abort(txn);
     if (r >= 0)
         return error_raise(&first);
@@ -277,9 +333,28 @@ static int on_record(const struct umbra_log_record *record, void *userdata)
     }
     if (record->txn == 0 || record->txn != h->txn)
         return 0;
+    if (record->type == UMBRA_LOG_UPDATE || record->type == UMBRA_LOG_COMPENSATION)
+        h->last_lsn = record->lsn;
     if (record->type == UMBRA_LOG_COMMIT)
         h->committed = true;
     return record->type == UMBRA_LOG_UPDATE ? history_add(h, record) : 0;
+}
+
+/* All updates of a transaction are durable before the first is done. */
+static int check_begun(const struct stage *stage, const struct history *h)
+{
+    uint64_t txn, update_count;
+
+    int r = read_begun(stage, &txn, &update_count);
+    if (r < 0 && r != -UMBRA_E_CORRUPT)
+        return error_note_describe(r, "cannot read '%s/" TREETX_STAGE_NAME "/" STAGE_BEGUN "'",
+                                   stage->target);
+    if (r == 0 && (txn < h->txn || (txn == h->txn && update_count == h->update_count)))
+        return 0;
+    return error_note(-UMBRA_E_CORRUPT,
+                      "the log of '%s' has lost records that had been durable: nothing is changed; "
+                      "what was there before is in '%s/" TREETX_STAGE_NAME "'",
+                      stage->target, stage->target);
 }
 
 int history_read(const struct stage *stage, struct history *h)
@@ -293,5 +368,8 @@ int history_read(const struct stage *stage, struct history *h)
     const struct umbra_log_scan_options options = {
         .id = id, .history = true, .record = on_record, .userdata = h};
     int r = umbra_log_scan(path, &options, &info);
-    return r < 0 ? error_prefix(r, "cannot read the log of '%s'", stage->target) : 0;
+    if (r < 0)
+        return error_prefix(r, "cannot read the log of '%s'", stage->target);
+    h->needs_recovery = info.open_txns > 0 || h->last_lsn >= info.redo_lsn;
+    return check_begun(stage, h);
 }

@@ -24,8 +24,19 @@ enum journal_op {
 #define JOURNAL_VERSION     1u
 #define JOURNAL_RESTART_LEN 16u
 
+/*
+ * STAGE_BEGUN in the stage: the transaction whose first update is about to be done.  The log cannot
+ * tell damage in its last flush from a torn one, which is not there; this can.
+ *
+ *     0 ..  7  transaction
+ *     8 .. 15  number of its updates
+ *    16 .. 19  CRC-32C of all before
+ */
+#define BEGUN_LEN 20u
+
 struct journal {
     const struct stage *stage;
+    uint64_t update_count, begun_txn;
     struct umbra_log *log;
     struct umbra_log_client *client;
     struct actor actor;
@@ -36,8 +47,7 @@ struct journal {
 _must_check_ int journal_create(struct journal *j, const struct stage *stage, uint64_t update_count,
                                 uint64_t redo_bytes, uint64_t undo_bytes);
 /* Opens it and recovers; force as in enum treetx_recover_flags. */
-_must_check_ int journal_open(struct journal *j, const struct stage *stage, bool force,
-                              uint64_t *ret_update_count);
+_must_check_ int journal_open(struct journal *j, const struct stage *stage, bool force);
 /* Everything that was done becomes durable, then the commit is. */
 _must_check_ int journal_commit(struct journal *j, struct umbra_log_txn *txn);
 /* r: what has failed.  Takes back what was done; returns r, or, when that cannot be done, what then
@@ -60,9 +70,12 @@ struct history {
     enum journal_op op;
     bool committed;
     uint64_t update_count;
-    bool keep; /* in: whether to read the updates, too */
+    bool needs_recovery;    /* something may have to be taken back, or is not known to be durable */
+    umbra_log_lsn last_lsn; /* of the last update or compensation */
+    bool keep;              /* in: whether to read the updates, too */
     struct history_update_vector updates;
     struct buffer bytes; /* of the updates: redo part, undo part */
 };
 void history_release(struct history *h);
+/* -UMBRA_E_CORRUPT also when something that had been durable is not there. */
 _must_check_ int history_read(const struct stage *stage, struct history *h);

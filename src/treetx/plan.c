@@ -15,17 +15,17 @@
 
 static const struct instruction nothing = {.kind = INSTRUCTION_NOTHING};
 
-int plan_init(struct plan *plan, int root_fd, int new_fd, int old_fd)
+int plan_init(struct plan *plan, const struct stage *stage)
 {
     struct statx stx;
 
     *plan = (struct plan){0};
-    if (statx(root_fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID, &stx) < 0)
+    if (statx(stage->root_fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_MNT_ID, &stx) < 0)
         return -errno;
     plan->dev_major = stx.stx_dev_major;
     plan->dev_minor = stx.stx_dev_minor;
     plan->mount_id = stx.stx_mnt_id;
-    return actor_init(&plan->actor, root_fd, new_fd, old_fd);
+    return actor_init(&plan->actor, stage);
 }
 
 static void object_free(struct object *object)

@@ -54,8 +54,8 @@ struct plan {
     uint64_t old_count; /* names in old/ given out */
 };
 
-/* The fds stay the caller's. */
-_must_check_ int plan_init(struct plan *plan, int root_fd, int new_fd, int old_fd);
+/* The stage must outlive it. */
+_must_check_ int plan_init(struct plan *plan, const struct stage *stage);
 void plan_release(struct plan *plan);
 
 /* As those of treetx.h. */

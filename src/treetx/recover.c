@@ -35,9 +35,11 @@ static int set_aside(struct stage *stage)
     return note_drop(&stage->note);
 }
 
-static int end_stage(struct stage *stage, uint64_t skipped_count)
+static int end_stage(struct stage *stage)
 {
-    return skipped_count > 0 ? set_aside(stage) : stage_remove(stage);
+    if (faccessat(stage->fd, STAGE_LEFT, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return set_aside(stage);
+    return stage_remove(stage);
 }
 
 /* ---- recovering ---- */
@@ -52,32 +54,30 @@ static int advise(const struct stage *stage, int r)
                       error_text(r), stage->target, stage->target);
 }
 
-static int run_log(struct stage *stage, unsigned flags, uint64_t *ret_skipped)
+static int run_log(struct stage *stage, unsigned flags)
 {
     struct journal journal = {0};
-    uint64_t update_count;
 
-    int r = journal_open(&journal, stage, flags & TREETX_FORCE, &update_count);
+    int r = journal_open(&journal, stage, flags & TREETX_FORCE);
     if (r >= 0)
         r = umbra_log_close(TAKE_PTR(journal.log));
-    *ret_skipped = journal.actor.skipped_count;
     journal_release(&journal);
     return r < 0 ? advise(stage, r) : 0;
 }
 
-static int settle(struct stage *stage, const struct history *h, uint64_t skipped_count,
-                  enum treetx_outcome *ret_outcome, bool *ret_kept)
+static int settle(struct stage *stage, const struct history *h, enum treetx_outcome *ret_outcome,
+                  bool *ret_kept)
 {
     bool is_change = h->op == JOURNAL_CHANGE;
 
     *ret_kept = false;
     if (h->txn == 0) {
         *ret_outcome = TREETX_STAGE_REMOVED;
-        return end_stage(stage, skipped_count);
+        return end_stage(stage);
     }
     if (is_change != h->committed) {
         *ret_outcome = is_change ? TREETX_ROLLED_BACK : TREETX_COMPLETED;
-        return end_stage(stage, skipped_count);
+        return end_stage(stage);
     }
     /* The change stands, and can be rolled back; without a note it was known before. */
     *ret_outcome = !stage->note.name[0] ? TREETX_NOTHING
@@ -91,7 +91,6 @@ int stage_recover(struct stage *stage, unsigned flags, enum treetx_outcome *ret_
                   bool *ret_kept)
 {
     struct history history = {0};
-    uint64_t skipped_count = 0;
     bool has_log;
 
     int r = stage_has_log(stage, &has_log);
@@ -101,11 +100,12 @@ int stage_recover(struct stage *stage, unsigned flags, enum treetx_outcome *ret_
         return stage_remove(stage);
     }
     if (r >= 0)
-        r = run_log(stage, flags, &skipped_count);
-    if (r >= 0)
         r = history_read(stage, &history);
+    /* Otherwise all is durable, and nothing to be taken back: the log can stay as it is. */
+    if (r >= 0 && history.needs_recovery)
+        r = run_log(stage, flags);
     if (r >= 0)
-        r = settle(stage, &history, skipped_count, ret_outcome, ret_kept);
+        r = settle(stage, &history, ret_outcome, ret_kept);
     history_release(&history);
     return r;
 }
@@ -222,22 +222,20 @@ static int advise_rollback(const struct stage *stage, int r)
                       error_text(r), stage->target);
 }
 
-static int roll_back(struct stage *stage, unsigned flags, uint64_t *ret_skipped)
+static int roll_back(struct stage *stage, unsigned flags)
 {
     CLEANUP(history_release) struct history history = {.keep = true};
     struct journal journal = {0};
-    uint64_t update_count;
 
     int r = history_read(stage, &history);
     if (r < 0)
         return r;
-    r = journal_open(&journal, stage, flags & TREETX_FORCE, &update_count);
-    if (r >= 0 && (update_count == 0 || update_count != history.updates.count))
+    r = journal_open(&journal, stage, flags & TREETX_FORCE);
+    if (r >= 0 && journal.update_count != history.updates.count)
         r = error_note(-UMBRA_E_CORRUPT, "the log of '%s' does not have all of the change any more",
                        stage->target);
     if (r >= 0)
         r = run_inverse(&journal, &history);
-    *ret_skipped = journal.actor.skipped_count;
     journal_release(&journal);
     return r < 0 ? advise_rollback(stage, r) : 0;
 }
@@ -245,16 +243,15 @@ static int roll_back(struct stage *stage, unsigned flags, uint64_t *ret_skipped)
 int treetx_rollback(const char *target, unsigned flags)
 {
     CLEANUP(stage_release) struct stage stage = STAGE_NONE;
-    uint64_t skipped_count;
 
     int r = open_kept(target, flags, &stage);
     if (r >= 0)
         r = stage_note(&stage);
     if (r < 0)
         return r;
-    r = roll_back(&stage, flags, &skipped_count);
+    r = roll_back(&stage, flags);
     if (r >= 0)
-        return end_stage(&stage, skipped_count);
+        return end_stage(&stage);
     /* Taken back, it is kept as before; else the note says that it is not. */
     struct error_report first = {0};
     error_save(&first, r);

@@ -5,6 +5,8 @@
  *     log      the log; is there from the moment when the change is about to begin
  *     new/     what is to be put in place; after an exchange, what was there before
  *     old/     what was taken away, and ranges of files whose contents are changed
+ *     begun    which transaction has begun to change the tree
+ *     left     is there when something in new/ or old/ could not go back to its place
  *
  * Without a log nothing of the tree has been changed.  So the log is the first to go.
  */
@@ -17,7 +19,9 @@
 #include "treetx/ident.h"
 #include "treetx/note.h"
 
-#define STAGE_LOG "log"
+#define STAGE_LOG   "log"
+#define STAGE_BEGUN "begun"
+#define STAGE_LEFT  "left"
 
 struct stage {
     char *target; /* as it was named */

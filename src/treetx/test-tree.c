@@ -453,28 +453,66 @@ static int wait_for(pid_t pid)
     return status;
 }
 
-bool tree_kill_at(unsigned call, void (*fn)(const char *dir), const char *dir)
+/* Goes on until it has made that many calls; its last status. */
+static int run_until(pid_t pid, uint64_t call, uint64_t *ret_calls)
 {
     /* Each call stops twice, before and after. */
-    unsigned stops = 0;
-    pid_t pid = fork();
-
-    ASSERT_TRUE(pid >= 0);
-    if (pid == 0)
-        run_traced(fn, dir);
+    uint64_t stops = 0;
     int status = wait_for(pid);
+
     while (WIFSTOPPED(status) && stops < 2 * call + 1) {
         ASSERT_EQ(ptrace(PTRACE_SYSCALL, pid, NULL, NULL), 0);
         status = wait_for(pid);
         stops++;
     }
+    *ret_calls = stops / 2;
+    return status;
+}
+
+static pid_t start(void (*fn)(const char *dir), const char *dir)
+{
+    pid_t pid = fork();
+
+    ASSERT_TRUE(pid >= 0);
+    if (pid == 0)
+        run_traced(fn, dir);
+    return pid;
+}
+
+static void check_ended(int status)
+{
+    ASSERT_TRUE(WIFEXITED(status));
+    ASSERT_EQ(WEXITSTATUS(status), 0);
+}
+
+bool tree_stop_at(unsigned call, void (*fn)(const char *dir), const char *dir,
+                  void (*moment)(void *userdata), void *userdata)
+{
+    uint64_t calls;
+    pid_t pid = start(fn, dir);
+    int status = run_until(pid, call, &calls);
+
     if (!WIFSTOPPED(status)) {
-        ASSERT_TRUE(WIFEXITED(status));
-        ASSERT_EQ(WEXITSTATUS(status), 0);
+        check_ended(status);
         return false;
     }
+    if (moment)
+        moment(userdata);
     ASSERT_EQ(kill(pid, SIGKILL), 0);
     status = wait_for(pid);
     ASSERT_TRUE(WIFSIGNALED(status));
     return true;
+}
+
+bool tree_kill_at(unsigned call, void (*fn)(const char *dir), const char *dir)
+{
+    return tree_stop_at(call, fn, dir, NULL, NULL);
+}
+
+unsigned tree_count_calls(void (*fn)(const char *dir), const char *dir)
+{
+    uint64_t calls;
+
+    check_ended(run_until(start(fn, dir), UINT32_MAX, &calls));
+    return (unsigned)calls;
 }

@@ -23,3 +23,8 @@ void tree_remove(const char *dir);
  * of those that it makes.  False: it ended before.  fn's process must end by itself with status 0.
  */
 bool tree_kill_at(unsigned call, void (*fn)(const char *dir), const char *dir);
+/* How many it makes. */
+unsigned tree_count_calls(void (*fn)(const char *dir), const char *dir);
+/* The same as tree_kill_at(); before it is killed, while it stands still, moment() is called. */
+bool tree_stop_at(unsigned call, void (*fn)(const char *dir), const char *dir,
+                  void (*moment)(void *userdata), void *userdata);

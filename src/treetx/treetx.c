@@ -100,7 +100,7 @@ int treetx_begin(const char *target, int target_fd, const struct treetx_options 
         return r;
     }
     const struct stage *stage = &tx->stage;
-    r = plan_init(&tx->plan, stage->root_fd, stage->new_fd, stage->old_fd);
+    r = plan_init(&tx->plan, stage);
     if (r >= 0)
         r = plan_root_times(&tx->plan, stage->note.times);
     if (r < 0) {

@@ -12,8 +12,9 @@
  * the stage
  *
  * After the commit the stage holds what was there before, for treetx_rollback(), until
- * treetx_discard().  Killed before, or without power: treetx_recover() makes one or the other of
- * the tree.  How it is done is said in treetx.c, the bytes on disk are in umbra-log(5).
+ * treetx_discard() (so a file of which one of several names was deleted still has one link more).
+ * Killed before, or without power: treetx_recover() makes one or the other of the tree.  How it is
+ * done is said in treetx.c, the bytes on disk are in umbra-log(5).
  *
  * Paths are relative to the target, without empty, "." or ".." components; "" is the target itself,
  * which can be given attributes and nothing else.  No symbolic link is followed, no mount point and
