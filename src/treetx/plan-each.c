@@ -48,6 +48,21 @@ static bool is_bracketed(const struct object *o)
     return o->names || o->contents || o->linked || o->gone;
 }
 
+/* The size that the file has while ranges of it are copied, forwards or backwards.  A file that grows
+ * with what is written to it is given space that nobody asked for, by xfs. */
+static uint64_t widest(const struct object *o)
+{
+    return o->resized ? MAX(o->old_size, o->new_size) : o->old_size;
+}
+
+static struct instruction size(const struct object *o, uint64_t from, uint64_t to)
+{
+    struct instruction i = about(from == to ? INSTRUCTION_NOTHING : INSTRUCTION_SIZE, o);
+
+    i.offset = from == to ? 0 : to;
+    return i;
+}
+
 static int emit_first(struct emission *e, const struct object *o)
 {
     struct instruction redo = about(o->locked ? INSTRUCTION_UNLOCK : INSTRUCTION_NOTHING, o);
@@ -64,7 +79,7 @@ static int emit_first(struct emission *e, const struct object *o)
     int r = emit(e, &redo, &undo);
     if (r < 0 || !o->contents)
         return r;
-    redo.kind = INSTRUCTION_NOTHING;
+    redo = size(o, o->old_size, widest(o));
     undo = about(INSTRUCTION_SIZE, o);
     undo.offset = o->old_size;
     return emit(e, &redo, &undo);
@@ -88,7 +103,7 @@ static int make_natural(const struct emission *e, const struct object *o, struct
 static int emit_size(struct emission *e, const struct object *o)
 {
     struct instruction redo = about(INSTRUCTION_SIZE, o);
-    struct instruction undo = about(INSTRUCTION_NOTHING, o);
+    struct instruction undo = size(o, o->new_size, widest(o));
 
     redo.offset = o->new_size;
     return emit(e, &redo, &undo);
