@@ -48,8 +48,8 @@ static bool is_bracketed(const struct object *o)
     return o->names || o->contents || o->linked || o->gone;
 }
 
-/* The size that the file has while ranges of it are copied, forwards or backwards.  A file that grows
- * with what is written to it is given space that nobody asked for, by xfs. */
+/* The size that the file has while ranges of it are copied, forwards or backwards.  A file that
+ * grows with what is written to it is given space that nobody asked for, by xfs. */
 static uint64_t widest(const struct object *o)
 {
     return o->resized ? MAX(o->old_size, o->new_size) : o->old_size;
