@@ -30,10 +30,10 @@ struct cli {
 };
 
 struct verb {
-    const char *name;           /* "ls", "repo key add" */
-    const char *synopsis;       /* of words and main options: "B[:PATH]" */
-    const char *other_synopsis; /* another form, for --help; NULL: there is none */
-    const char *summary;        /* one line, lower case */
+    const char *name;              /* "ls", "repo key add" */
+    const char *synopsis;          /* of words and main options: "B[:PATH]" */
+    const char *other_synopses[3]; /* other forms, for --help; NULL where there is none */
+    const char *summary;           /* one line, lower case */
     const struct option_spec *options;
     size_t values_size; /* of the struct that options fill */
     int words_min, words_max;

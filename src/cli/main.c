@@ -132,8 +132,8 @@ static void print_verb_help(const struct verb *verb)
 {
     printf("Usage: umbra %s [OPTIONS]%s%s\n", verb->name, *verb->synopsis ? " " : "",
            verb->synopsis);
-    if (verb->other_synopsis)
-        printf("       umbra %s [OPTIONS] %s\n", verb->name, verb->other_synopsis);
+    for (size_t i = 0; i < ELEMENTSOF(verb->other_synopses) && verb->other_synopses[i]; i++)
+        printf("       umbra %s [OPTIONS] %s\n", verb->name, verb->other_synopses[i]);
     printf("\n%c%s.\n", verb->summary[0] - 'a' + 'A', verb->summary + 1);
     if (verb->options[0].name) {
         puts("\nOptions:");

@@ -19,7 +19,8 @@
 struct restore_values {
     const char *target;
     struct option_list includes, excludes, sources;
-    bool verify, dry_run, delete_extra, numeric_owner, in_place, atomic, rollback;
+    bool verify, dry_run, delete_extra, numeric_owner, in_place, atomic;
+    bool rollback, force;
     bool instant, resume, private_mount, idle;
     const char *load_order, *record_order;
     uint64_t threads, limit_bytes_per_s, deadline_s;
@@ -47,6 +48,8 @@ static const struct option_spec restore_options[] = {
      .help = "with --in-place: all or nothing, whatever happens meanwhile"},
     {0, "rollback", OPTION_FLAG, VALUE(rollback),
      .help = "take the last atomic restore of the target back (no backup is named)"},
+    {0, "force", OPTION_FLAG, VALUE(force),
+     .help = "with --rollback: leave alone what somebody else has changed since then"},
     {0, "numeric-owner", OPTION_FLAG, VALUE(numeric_owner),
      .help = "use the recorded ids, not the names of owners"},
     {0, "threads", OPTION_NUMBER, VALUE(threads), .arg = "N",
@@ -226,15 +229,28 @@ static void print_way_back(const char *target)
     puts("'");
 }
 
-static int run_rollback(const struct cli *cli, const char *target)
+static void print_rolled_back_json(const char *target)
 {
-    int r = treetx_rollback(target, 0);
+    CLEANUP_JSON struct json_object *object = json_new_object();
+
+    json_add_name(object, "target", target, strlen(target));
+    json_add_bool(object, "rolled_back", true);
+    json_print(object);
+}
+
+static int run_rollback(const struct cli *cli, const struct restore_values *values)
+{
+    const char *target = values->target;
+
+    int r = treetx_rollback(target, values->force ? TREETX_FORCE : 0);
     if (r < 0)
         return error_prefix(r, "cannot take the last atomic restore of '%s' back", target);
-    if (!cli->quiet) {
-        fputs("taken back: ", stdout);
+    if (cli->json) {
+        print_rolled_back_json(target);
+    } else if (!cli->quiet) {
+        fputs("the last atomic restore of '", stdout);
         print_escaped(target, strlen(target));
-        puts(" is as it was before the last atomic restore");
+        puts("' is taken back");
     }
     return EXIT_DONE;
 }
@@ -350,6 +366,8 @@ static int check_in_place_options(const struct restore_values *v)
 {
     if (v->atomic && !v->in_place)
         return error_note(-UMBRA_E_USAGE, "--atomic needs --in-place");
+    if (v->force && !v->rollback)
+        return error_note(-UMBRA_E_USAGE, "--force needs --rollback");
     if (!v->rollback)
         return 0;
     if (v->instant || v->resume)
@@ -390,7 +408,7 @@ static int run_restore(struct cli *cli, void *values, char **words, int word_cou
     if (r < 0)
         return r;
     if (v->rollback)
-        return run_rollback(cli, v->target);
+        return run_rollback(cli, v);
     if (v->private_mount)
         return instant_resume_private_run(cli, &wish, words[0]);
     if (v->resume)
@@ -401,7 +419,8 @@ static int run_restore(struct cli *cli, void *values, char **words, int word_cou
 const struct verb verb_restore = {
     .name = "restore",
     .synopsis = "BACKUP[:PATH] --target DIR [--instant]",
-    .other_synopsis = "--resume [--target DIR]",
+    .other_synopses = {"BACKUP[:PATH] --target DIR --in-place [--atomic]",
+                       "--rollback [--force] --target DIR", "--resume [--target DIR]"},
     .summary = "bring files of a backup back",
     .options = restore_options,
     .values_size = sizeof(struct restore_values),

@@ -40,6 +40,8 @@ for verb in "repo init" "repo stats" "repo key list" "repo key add" "repo key re
 done
 expect 0 "$UMBRA_BIN" restore --help
 expect_text "$T/out" '^Usage: umbra restore \[OPTIONS\] BACKUP\[:PATH\] --target DIR \[--instant\]$'
+expect_text "$T/out" '^       umbra restore \[OPTIONS\] BACKUP\[:PATH\] --target DIR --in-place \[--atomic\]$'
+expect_text "$T/out" '^       umbra restore \[OPTIONS\] --rollback \[--force\] --target DIR$'
 expect_text "$T/out" '^       umbra restore \[OPTIONS\] --resume \[--target DIR\]$'
 expect 0 "$UMBRA_BIN" repo --help
 expect_text "$T/out" '^  repo key add  '
@@ -95,6 +97,15 @@ usage "for --limit" restore latest -T "$T/x" --instant --limit 1
 usage "for --deadline" restore latest -T "$T/x" --instant --deadline 0
 usage "bad source 'ftp:x'" restore latest -T "$T/x" --instant --source ftp:x
 usage "bad source 'exec:'" restore latest -T "$T/x" --instant --source exec:
+usage "--atomic needs --in-place" restore latest -T "$T/x" --atomic
+usage "--force needs --rollback" restore latest -T "$T/x" --in-place --atomic --force
+usage "--rollback takes no backup" restore latest -T "$T/x" --rollback
+usage "no target given" restore --rollback
+usage "either a directory or --all" log recover "$T" --all
+usage "--force is for one directory" log recover --force
+usage "too few arguments" log dump
+usage "too few arguments" log discard
+usage "for --id" log verify --id 12 "$T/x"
 usage "too few arguments" hydrate
 usage "too many arguments" status /srv
 usage "too many arguments" wait /srv
