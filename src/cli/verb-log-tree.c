@@ -107,12 +107,25 @@ static int run_recover(struct cli *cli, void *values, char **words, int word_cou
     return recovery.failed ? EXIT_FAILED : EXIT_DONE;
 }
 
-static int run_discard(struct cli *cli _unused_, void *values _unused_, char **words,
+static void print_discarded_json(const char *target)
+{
+    CLEANUP_JSON struct json_object *object = json_new_object();
+
+    json_add_name(object, "target", target, strlen(target));
+    json_add_bool(object, "discarded", true);
+    json_print(object);
+}
+
+static int run_discard(struct cli *cli, void *values _unused_, char **words,
                        int word_count _unused_)
 {
     int r = treetx_discard(words[0]);
 
-    return r < 0 ? r : EXIT_DONE;
+    if (r < 0)
+        return r;
+    if (cli->json)
+        print_discarded_json(words[0]);
+    return EXIT_DONE;
 }
 
 const struct verb verb_log_recover = {

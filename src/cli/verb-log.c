@@ -53,6 +53,19 @@ static int prepare(struct log_run *run, const struct log_values *values)
     return 0;
 }
 
+/* What it is that has no log here, in words for who has named it. */
+static int explain(const struct log_run *run, int r)
+{
+    if (r == -EISDIR)
+        return error_note(r,
+                          "'%s' is a directory: if it was changed atomically, its log is "
+                          "'%s/" TREETX_STAGE_NAME "/log'",
+                          run->path, run->path);
+    if (r == -UMBRA_E_FOREIGN)
+        return error_note(r, "log '%s' has another id than --id says", run->path);
+    return r;
+}
+
 /* ---- one record ---- */
 
 static const char *client_name(const struct log_run *run, const struct umbra_log_record *record)
@@ -262,7 +275,7 @@ static int run_dump(struct cli *cli, void *values, char **words, int word_count 
     /* First without records: what it says of the whole comes before them. */
     r = umbra_log_scan(run.path, &run.options, &run.info);
     if (r < 0 && !is_known(&run))
-        return r;
+        return explain(&run, r);
     run.options.history = !v->needed;
     run.options.userdata = &run;
     if (cli->json)
@@ -280,7 +293,7 @@ static int run_verify(struct cli *cli, void *values, char **words, int word_coun
         return r;
     r = umbra_log_scan(run.path, &run.options, &run.info);
     if (r < 0 && !is_known(&run))
-        return r;
+        return explain(&run, r);
     if (cli->json) {
         CLEANUP_JSON struct json_object *object = info_as_json(&run.info);
         json_add_uint(object, "records", run.info.record_count);

@@ -102,7 +102,7 @@ static int check_owner(const struct stage *stage)
         return failed(stage, -errno, "look at");
     if (st.st_uid != geteuid())
         return error_note(-EPERM,
-                          "'%s/" TREETX_STAGE_NAME "' belongs to user %u: only he can go on",
+                          "'%s/" TREETX_STAGE_NAME "' belongs to user %u: only that user can go on",
                           stage->target, st.st_uid);
     if (st.st_mode & 077)
         return error_note(-EPERM, "'%s/" TREETX_STAGE_NAME "' is open to others: it is not trusted",

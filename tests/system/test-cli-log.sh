@@ -82,7 +82,8 @@ refuses cut "log '$T/log' is cut short: it has 1048576 bytes of 1056768"
 
 "$PYTHON" "$make_log" "$T/log"
 "$UMBRA_BIN" log verify --id 000102030405060708090a0b0c0d0e0f -q "$T/log" || fail "its own id"
-for words in "--id 000102030405060708090a0b0c0d0eff:belongs to something else:1" "--id 00:expected 32 hex digits:2"; do
+for words in "--id 000102030405060708090a0b0c0d0eff:has another id than --id says:1" \
+    "--id 00:expected 32 hex digits:2"; do
     IFS=: read -r option what expected <<<"$words"
     status=0
     # shellcheck disable=SC2086
@@ -96,6 +97,11 @@ for name in /dev/null "$T" "$T/nothing"; do
     [ "$status" = 1 ] || fail "dump of '$name' ended with $status"
     [ ! -s "$T/out" ] || fail "dump of '$name' printed something"
 done
+status=0
+"$UMBRA_BIN" log verify "$T" 2>"$T/err" || status=$?
+[ "$status" = 1 ] || fail "verify of a directory ended with $status"
+grep -Fq "'$T' is a directory: if it was changed atomically, its log is '$T/.umbra-atomic/log'" "$T/err" ||
+    fail "of a directory it says: $(cat "$T/err")"
 head -c 2000000 /dev/urandom >"$T/noise"
 ! "$UMBRA_BIN" log verify "$T/noise" 2>/dev/null || fail "noise is a log"
 say "log: done"

@@ -240,6 +240,34 @@ expect_text "$T/err" '^umbra: '
 printf 'a file' >"$T/not-a-directory"
 expect 1 umbra restore latest --target "$T/not-a-directory"
 
+# ---- atomically, and back ----
+
+export UMBRA_STATE_DIR=$T/state
+shop=$T/shop
+cp -a "$T/back" "$shop"
+rm -r "$shop/dir/sub"
+printf 'more\n' >>"$shop/dir/random"
+printf 'junk\n' >"$shop/junk"
+cp -a "$shop" "$T/as-it-was"
+expect 1 umbra restore latest --target "$shop/nothing" --in-place --atomic
+expect 0 umbra --json restore latest --target "$shop" --in-place --atomic
+json_valid
+[ -d "$shop/.umbra-atomic" ] || fail "nothing is kept for a rollback"
+expect 0 umbra --json restore --rollback --target "$shop"
+[ "$(json "$T/out" rolled_back)" = True ] || fail "a rollback says: $(cat "$T/out")"
+same "$T/as-it-was" "$shop" || fail "a rollback does not bring back what was there"
+expect 1 umbra restore --rollback --target "$shop"
+expect_text "$T/err" 'nothing is kept of an atomic change of'
+expect 0 umbra restore latest --target "$shop" --in-place --atomic
+rm -r "$shop/dir/sub" # which the rollback would take away
+expect 0 umbra restore --rollback --force --target "$shop"
+expect_text "$T/err" "'dir/sub' is not what was left there; left alone"
+[ "$(cat "$shop/junk")" = junk ] || fail "a rollback with --force has not gone on"
+expect 0 umbra restore latest --target "$shop" --in-place --atomic
+expect 0 umbra --json log discard "$shop"
+[ "$(json "$T/out" discarded)" = True ] || fail "discard says: $(cat "$T/out")"
+same "$src" "$shop" || fail "the tree restored atomically differs"
+
 # ---- the rest ----
 
 expect 0 umbra repo stats
