@@ -418,7 +418,8 @@ static int do_meta(struct actor *actor, const struct instruction *i)
 
 /* ---- contents ---- */
 
-static int open_file(struct actor *actor, const struct instruction *i, int *ret_fd)
+/* To write to; while somebody executes it, to read from only, and then *ret_busy. */
+static int open_file(struct actor *actor, const struct instruction *i, int *ret_fd, bool *ret_busy)
 {
     CLEANUP_CLOSE int path_fd = -EBADF;
     enum look at_path;
@@ -432,22 +433,38 @@ static int open_file(struct actor *actor, const struct instruction *i, int *ret_
     /* Undone before it was made changeable, or once more: its attributes are set after this. */
     if ((r == -EPERM || r == -EACCES) && unlock(path_fd) >= 0)
         r = reopen(path_fd, O_RDWR, ret_fd);
+    *ret_busy = r == -ETXTBSY;
+    if (*ret_busy)
+        r = reopen(path_fd, O_RDONLY, ret_fd);
     return r < 0 ? failed(i, r, "open") : 0;
+}
+
+/* What is executed cannot be written to, nor has it to be if it is as it shall be: so what was
+ * refused can be taken back. */
+static int expect_contents(const struct instruction *i, int from_fd, int fd)
+{
+    bool same;
+
+    int r = data_compare(from_fd, fd, i->offset, i->len, &same);
+    return r < 0 ? r : same ? 0 : -ETXTBSY;
 }
 
 static int do_copy(struct actor *actor, const struct instruction *i)
 {
     CLEANUP_CLOSE int fd = -EBADF, from_fd = -EBADF;
     const char *name;
+    bool busy;
     int dir_fd;
 
-    int r = open_file(actor, i, &fd);
+    int r = open_file(actor, i, &fd, &busy);
     if (r < 0)
         return r;
     r = find_parent(actor, &i->from, &dir_fd, &name);
     if (r >= 0) {
         from_fd = openat(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-        r = from_fd < 0 ? -errno : data_copy(from_fd, fd, i->offset, i->len);
+        r = from_fd < 0 ? -errno
+            : busy      ? expect_contents(i, from_fd, fd)
+                        : data_copy(from_fd, fd, i->offset, i->len);
     }
     return r < 0 ? failed(i, r, "write to") : 0;
 }
@@ -455,22 +472,31 @@ static int do_copy(struct actor *actor, const struct instruction *i)
 static int do_punch(struct actor *actor, const struct instruction *i)
 {
     CLEANUP_CLOSE int fd = -EBADF;
+    bool busy;
 
-    int r = open_file(actor, i, &fd);
+    int r = open_file(actor, i, &fd, &busy);
     if (r < 0)
         return r;
-    r = data_punch(fd, i->offset, i->len);
+    r = busy ? expect_contents(i, -EBADF, fd) : data_punch(fd, i->offset, i->len);
     return r < 0 ? failed(i, r, "make a hole in") : 0;
 }
 
 static int do_size(struct actor *actor, const struct instruction *i)
 {
     CLEANUP_CLOSE int fd = -EBADF;
+    struct stat st;
+    bool busy;
 
-    int r = open_file(actor, i, &fd);
-    if (r >= 0 && ftruncate(fd, (off_t)i->offset) < 0)
-        r = failed(i, -errno, "change the size of");
-    return r;
+    int r = open_file(actor, i, &fd, &busy);
+    if (r < 0)
+        return r;
+    if (fstat(fd, &st) < 0)
+        r = -errno;
+    else if (busy)
+        r = (uint64_t)st.st_size == i->offset ? 0 : -ETXTBSY;
+    else if (ftruncate(fd, (off_t)i->offset) < 0)
+        r = -errno;
+    return r < 0 ? failed(i, r, "change the size of") : 0;
 }
 
 /* ---- any ---- */

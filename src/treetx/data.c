@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -129,5 +129,46 @@ int data_copy(int from_fd, int to_fd, uint64_t offset, uint64_t len)
             return r;
         offset = data_end;
     }
+    return 0;
+}
+
+/* ---- comparing ---- */
+
+/* Zeros in place of what lies behind the end, and in place of all that no fd is for. */
+static int read_block(int fd, uint8_t *block, size_t len, uint64_t offset)
+{
+    size_t done = 0;
+
+    memset(block, 0, len);
+    while (fd >= 0 && done < len) {
+        ssize_t n = pread(fd, block + done, len - done, (off_t)(offset + done));
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+int data_compare(int from_fd, int fd, uint64_t offset, uint64_t len, bool *ret_same)
+{
+    CLEANUP_FREE uint8_t *blocks = malloc(2 * BLOCK_BYTES);
+    bool same = true;
+
+    if (!blocks)
+        return -ENOMEM;
+    while (same && len > 0) {
+        size_t n = MIN(len, (uint64_t)BLOCK_BYTES);
+        int r = read_block(from_fd, blocks, n, offset);
+        if (r >= 0)
+            r = read_block(fd, blocks + n, n, offset);
+        if (r < 0)
+            return r;
+        same = memcmp(blocks, blocks + n, n) == 0;
+        offset += n;
+        len -= n;
+    }
+    *ret_same = same;
     return 0;
 }

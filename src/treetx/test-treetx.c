@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "basic/cleanup.h"
@@ -43,6 +45,90 @@ TEST(commits_and_rolls_back)
     ASSERT_TRUE(strcmp(before, changed) != 0);
     ASSERT_OK(treetx_rollback(root, 0));
     expect_state(TREETX_NONE);
+    CLEANUP_FREE char *after = tree_dump(root, false);
+    ASSERT_STREQ(after, before);
+    tree_remove(root);
+}
+
+/* ---- what cannot be written to ---- */
+
+static void make_program(const char *path)
+{
+    CLEANUP_CLOSE int from_fd = open("/bin/sleep", O_RDONLY | O_CLOEXEC);
+    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
+    char block[65536];
+    ssize_t n;
+
+    ASSERT_OK(from_fd);
+    ASSERT_OK(fd);
+    while ((n = read(from_fd, block, sizeof(block))) > 0)
+        ASSERT_EQ(write(fd, block, (size_t)n), n);
+    ASSERT_EQ(n, 0);
+}
+
+/* The exec closes the pipe: then it cannot be written to. */
+static pid_t run_program(const char *path)
+{
+    int fds[2];
+    char end;
+
+    ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    ASSERT_OK(pid);
+    if (pid == 0) {
+        (void)execl(path, "sleep", "1000", (char *)NULL);
+        _exit(127);
+    }
+    (void)close(fds[1]);
+    ASSERT_EQ(read(fds[0], &end, 1), 0);
+    (void)close(fds[0]);
+    return pid;
+}
+
+static void plan_program(struct treetx *tx)
+{
+    char name[TREETX_STAGE_NAME_MAX];
+
+    treetx_stage_name(tx, name);
+    CLEANUP_CLOSE int fd =
+        openat(treetx_stage_fd(tx), name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    ASSERT_OK(fd);
+    ASSERT_EQ(ftruncate(fd, 100), 0);
+    ASSERT_OK(treetx_copy(tx, "program", name, 50, 50));
+    ASSERT_OK(treetx_punch(tx, "program", 200, 50));
+    ASSERT_OK(treetx_resize(tx, "program", 1000));
+}
+
+/* What was done before the program is come to is taken back, while it runs. */
+TEST(a_running_program_is_no_trap)
+{
+    char path[600];
+    struct treetx *tx;
+    struct stat st;
+    int status;
+
+    setup();
+    (void)snprintf(path, sizeof(path), "%s/program", root);
+    make_program(path);
+    CLEANUP_FREE char *before = tree_dump(root, false);
+    pid_t pid = run_program(path);
+    tx = tree_plan_change(root);
+    plan_program(tx);
+    ASSERT_EQ(treetx_commit(tx, NULL), -ETXTBSY);
+    treetx_free(tx);
+    expect_state(TREETX_NONE);
+    CLEANUP_FREE char *refused = tree_dump(root, false);
+    ASSERT_STREQ(refused, before);
+    ASSERT_EQ(kill(pid, SIGKILL), 0);
+    ASSERT_EQ(waitpid(pid, &status, 0), pid);
+
+    tx = tree_plan_change(root);
+    plan_program(tx);
+    ASSERT_OK(treetx_commit(tx, NULL));
+    treetx_free(tx);
+    ASSERT_EQ(stat(path, &st), 0);
+    ASSERT_EQ(st.st_size, 1000);
+    ASSERT_OK(treetx_rollback(root, 0));
     CLEANUP_FREE char *after = tree_dump(root, false);
     ASSERT_STREQ(after, before);
     tree_remove(root);
