@@ -376,6 +376,10 @@ int plan_set_meta(struct plan *plan, const char *path, const struct entry *wante
     bool staged;
 
     int r = resolve(plan, path, &seen, &staged);
+    if (r >= 0 && !*path && (wanted->flags & META_FLAGS_LOCKS))
+        r = plan_error(-EPERM, path,
+                       "is to be immutable or append-only: the stage in it could not "
+                       "be removed any more");
     if (r >= 0 && seen.type != wanted->type)
         r = plan_error(-EINVAL, path, "is of another type than the attributes");
     if (r >= 0)

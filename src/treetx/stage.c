@@ -222,6 +222,17 @@ static int make_dir(struct stage *stage)
     return r < 0 ? r : make_subdirs(stage);
 }
 
+/* Nothing could be removed from it again. */
+static int check_changeable(const struct stage *stage)
+{
+    unsigned flags = 0;
+
+    if (ioctl(stage->root_fd, FS_IOC_GETFLAGS, &flags) < 0 || !(flags & META_FLAGS_LOCKS))
+        return 0;
+    return error_note(-EPERM, "'%s' is immutable or append-only itself: take that off with chattr",
+                      stage->target);
+}
+
 /* 0: there is none. */
 static int check_free(struct stage *stage)
 {
@@ -267,6 +278,8 @@ int stage_make(const char *target, int target_fd, struct stage *ret_stage)
         r = note_hold(&hold_fd);
     if (r >= 0)
         r = check_free(&stage);
+    if (r >= 0)
+        r = check_changeable(&stage);
     if (r >= 0)
         r = write_note(&stage);
     if (r < 0)

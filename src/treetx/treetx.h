@@ -53,7 +53,7 @@ struct treetx_options {
  * it (stays the caller's), else -EBADF.  options may be NULL.
  * -EBUSY: another process works on this tree; -EEXIST: there is a change that has to be recovered,
  * or one that is kept for rollback and has to be discarded first (treetx_look()); -EOPNOTSUPP: the
- * file system cannot exchange names.
+ * file system cannot exchange names; -EPERM: the target itself has chattr +i or +a.
  */
 _must_check_ int treetx_begin(const char *target, int target_fd,
                               const struct treetx_options *options, struct treetx **ret_tx);
@@ -85,8 +85,9 @@ _must_check_ int treetx_delete(struct treetx *tx, const char *path);
 /* One more name for what existing is, after what was said so far; existing keeps its place. */
 _must_check_ int treetx_link(struct treetx *tx, const char *existing, const char *path);
 /* Attributes of what is at path after what was said so far, of any type (the same as wanted's).
- * Set last, so that times stay.  wanted is copied.  Directories in which names change, and files
- * whose contents do, have the time of the commit as mtime if they are not given any here. */
+ * Set last, so that times stay.  wanted is copied.  -EPERM: +i or +a of the target itself.
+ * Directories in which names change, and files whose contents do, have the time of the commit as
+ * mtime if they are not given any here. */
 _must_check_ int treetx_set_meta(struct treetx *tx, const char *path, const struct entry *wanted,
                                  const struct owner_map *owners);
 
