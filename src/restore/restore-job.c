@@ -225,11 +225,26 @@ static void open_in_place(struct job *job, const struct comparison *c)
         job->way = JOB_REPLACE;
 }
 
+/*
+ * For the commit.  What has further names in the backup is made anew, so that they can be made of
+ * it: each one in the stage would change the ctime of the file that is there, by which the commit
+ * knows that nobody else has written to it.
+ */
+static void check_in_place(struct job *job, const struct comparison *c)
+{
+    CLEANUP_CLOSE int fd = -EBADF;
+
+    if (job->group || reopen_fd(c->fd, O_RDWR, &fd) == -ETXTBSY)
+        job->way = JOB_REPLACE;
+}
+
 static void look_to_write(struct restore *restore, struct job *job, struct comparison *c)
 {
     job->differs = TAKE_PTR(c->differs);
     job->way = choose_way(job, c);
-    if (job->way == JOB_IN_PLACE && !job->staged)
+    if (job->way == JOB_IN_PLACE && job->staged)
+        check_in_place(job, c);
+    else if (job->way == JOB_IN_PLACE)
         open_in_place(job, c);
     if (job->way == JOB_ATTRIBUTES)
         apply_in_place(restore, job, c);
@@ -588,7 +603,7 @@ static int finish_staged(struct restore *restore, struct job *job)
     if (r < 0)
         return r;
     job->temporary[0] = '\0';
-    job_done(restore, job, job->group && !in_place ? &st : NULL);
+    job_done(restore, job, job->group ? &st : NULL);
     return 0;
 }
 
