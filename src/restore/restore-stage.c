@@ -203,11 +203,16 @@ int stage_set_attributes(struct restore_stage *stage, const struct restore_node 
     return r;
 }
 
-static int write_extent(struct restore_stage *stage, const char *path, const char *staged,
-                        const struct extent *x, uint64_t offset)
+/* The length of this extent and of all after it that differ as it does, or do not. */
+static uint64_t run_of(const struct job *job, size_t *index)
 {
-    return x->kind == EXTENT_HOLE ? treetx_punch(stage->tx, path, offset, x->len)
-                                  : treetx_copy(stage->tx, path, staged, offset, x->len);
+    const struct extent_vector *extents = &job->entry.extents;
+    const bool differs = job->differs[*index];
+    uint64_t len = 0;
+
+    for (; *index < extents->count && (job->differs[*index] != 0) == differs; (*index)++)
+        len += extents->items[*index].len;
+    return len;
 }
 
 static int write_extents(struct restore_stage *stage, const struct job *job, const char *path,
@@ -215,14 +220,14 @@ static int write_extents(struct restore_stage *stage, const struct job *job, con
 {
     const struct extent_vector *extents = &job->entry.extents;
     uint64_t offset = 0;
-
     int r = 0;
 
-    for (size_t i = 0; i < extents->count && r >= 0; i++) {
-        const struct extent *x = &extents->items[i];
-        if (job->differs[i])
-            r = write_extent(stage, path, staged, x, offset);
-        offset += x->len;
+    for (size_t i = 0; i < extents->count && r >= 0;) {
+        bool differs = job->differs[i];
+        uint64_t len = run_of(job, &i);
+        if (differs) /* holes, too: the stage has them */
+            r = treetx_copy(stage->tx, path, staged, offset, len);
+        offset += len;
     }
     return r < 0 ? r : treetx_resize(stage->tx, path, job->entry.size);
 }
