@@ -219,9 +219,12 @@ static void warn_incomplete(const struct backup *backup)
              backup->id, count, plural(count, "file", "files"));
 }
 
-/* In words that can be copied: it takes space until then. */
+/* In words that can be copied: it takes space until then.  What changed nothing keeps nothing. */
 static void print_way_back(const char *target)
 {
+    enum treetx_state state;
+    if (treetx_look(target, &state) < 0 || state != TREETX_KEPT)
+        return;
     fputs("take it back with 'umbra restore --rollback --target ", stdout);
     print_escaped(target, strlen(target));
     fputs("', or keep it for good and free the space with 'umbra log discard ", stdout);

@@ -30,6 +30,7 @@ struct restore_stage {
     struct restore *restore;
     struct treetx *tx;
     pthread_mutex_t lock; /* all below, and the transaction */
+    bool has_steps;
     struct locked_vector locked;
 };
 
@@ -60,6 +61,20 @@ static int make_room(const char *target)
     return 0;
 }
 
+/* The target is as it was but for the stage, which is nobody's: no reason to set its times. */
+static int begin(struct restore_stage *stage, const struct treetx_options *options)
+{
+    const struct restore *restore = stage->restore;
+    struct stat st;
+
+    if (fstat(restore->root_fd, &st) < 0)
+        return -errno;
+    int r = treetx_begin(restore->options->target, restore->root_fd, options, &stage->tx);
+    if (r >= 0 && futimens(restore->root_fd, (struct timespec[]){st.st_atim, st.st_mtim}) < 0)
+        r = -errno;
+    return r;
+}
+
 int stage_new(struct restore *restore, struct restore_stage **ret_stage)
 {
     const char *target = restore->options->target;
@@ -70,10 +85,13 @@ int stage_new(struct restore *restore, struct restore_stage **ret_stage)
     stage->restore = restore;
     int r = make_room(target);
     if (r >= 0)
-        r = treetx_begin(target, restore->root_fd, &options, &stage->tx);
+        r = begin(stage, &options);
     if (r < 0) {
+        struct error_report first = {0};
+        error_save(&first, r);
+        treetx_free(stage->tx);
         free(stage);
-        return r;
+        return error_raise(&first);
     }
     (void)pthread_mutex_init(&stage->lock, NULL);
     *ret_stage = stage;
@@ -122,10 +140,16 @@ static char *path_of(const struct restore_node *node, const char *name)
     return *name ? restore_join(node->path, name) : strdup(node->path);
 }
 
+static void lock_for_step(struct restore_stage *stage)
+{
+    pthread_mutex_lock(&stage->lock);
+    stage->has_steps = true;
+}
+
 static int put(struct restore_stage *stage, const char *staged, const char *path,
                bool something_is_there)
 {
-    pthread_mutex_lock(&stage->lock);
+    lock_for_step(stage);
     int r = something_is_there ? treetx_replace(stage->tx, staged, path)
                                : treetx_put(stage->tx, staged, path);
     pthread_mutex_unlock(&stage->lock);
@@ -153,7 +177,7 @@ int stage_delete(struct restore_stage *stage, struct restore_node *node, const c
     if (!path)
         return -ENOMEM;
     atomic_store(&node->changed, true);
-    pthread_mutex_lock(&stage->lock);
+    lock_for_step(stage);
     int r = treetx_delete(stage->tx, path);
     pthread_mutex_unlock(&stage->lock);
     return r;
@@ -166,7 +190,7 @@ int stage_link(struct restore_stage *stage, struct restore_node *node, const cha
     if (!path)
         return -ENOMEM;
     atomic_store(&node->changed, true);
-    pthread_mutex_lock(&stage->lock);
+    lock_for_step(stage);
     int r = treetx_link(stage->tx, first, path);
     pthread_mutex_unlock(&stage->lock);
     return r;
@@ -195,7 +219,7 @@ int stage_set_attributes(struct restore_stage *stage, const struct restore_node 
     CLEANUP_FREE char *path = path_of(node, name);
     if (!path)
         return -ENOMEM;
-    pthread_mutex_lock(&stage->lock);
+    lock_for_step(stage);
     int r = e->flags & META_FLAGS_LOCKS
                 ? put_off(stage, path, e)
                 : treetx_set_meta(stage->tx, path, e, stage->restore->owners);
@@ -237,7 +261,7 @@ int stage_write(struct restore_stage *stage, const struct job *job, const char *
     CLEANUP_FREE char *path = path_of(job->node, job->name);
     if (!path)
         return -ENOMEM;
-    pthread_mutex_lock(&stage->lock);
+    lock_for_step(stage);
     int r = write_extents(stage, job, path, staged);
     pthread_mutex_unlock(&stage->lock);
     return r;
@@ -249,6 +273,8 @@ int stage_commit(struct restore_stage *stage)
 {
     int r = 0;
 
+    if (!stage->has_steps) /* nothing to be taken back either */
+        return treetx_abandon(TAKE_PTR(stage->tx));
     for (size_t i = 0; i < stage->locked.count && r >= 0; i++)
         r = treetx_set_meta(stage->tx, stage->locked.items[i].path, &stage->locked.items[i].entry,
                             stage->restore->owners);
