@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The input is an instruction of a tree's log, with the attributes in it, or a note of an unfinished
- * change.  What decodes must encode to the very bytes it came from.
+ * The input is an instruction of a tree's log, with the attributes in it, or a note of an
+ * unfinished change.  What decodes must encode to the very bytes it came from.
  */
 #include <stdlib.h>
 #include <string.h>
