@@ -214,7 +214,7 @@ timeout 3 "$UMBRA_BIN" status --watch --json >"$T/out" || status=$?
 [ "$status" = 124 ] || fail "watching ended with $status"
 [ "$(wc -l <"$T/out")" -ge 2 ] || fail "watching showed: $(cat "$T/out")"
 status=0
-timeout --signal INT 5 "$UMBRA_BIN" wait >"$T/out" 2>"$T/err" || status=$?
+timeout --signal INT 10 "$UMBRA_BIN" wait >"$T/out" 2>"$T/err" || status=$?
 [ "$status" = 124 ] || fail "waiting ended with $status"
 expect_text "$T/err" 'the restore goes on'
 
