@@ -11,6 +11,9 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib/common.sh
 . "$(dirname "$0")/../lib/common.sh"
+# Mounts of our own: others, who have a copy of them, would hold a volume that is unmounted here.
+# shellcheck disable=SC2034 # for test_begin
+TEST_WRAPPER=(unshare --mount --propagation private)
 test_begin 3000 "$@"
 require_root
 require mkfs.ext4 mkfs.xfs mkfs.btrfs
