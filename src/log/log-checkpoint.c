@@ -224,9 +224,11 @@ int wal_checkpoint_locked(struct umbra_log *log)
 {
     int r;
     if (!log->checkpointing) {
+        uint64_t free_bytes = wal_free_locked(log);
         log->checkpointing = true;
         r = take_locked(log);
         log->checkpointing = false;
+        log->room_count += wal_free_locked(log) > free_bytes;
         pthread_cond_broadcast(&log->room);
         return r;
     }

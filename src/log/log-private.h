@@ -213,6 +213,7 @@ struct umbra_log {
     pthread_cond_t
         flushed[2];      /* durable_lsn, flushing, failure; by the buffer that is waited for */
     pthread_cond_t room; /* tail_lsn, reserved_bytes, txns, checkpointing, failure */
+    uint64_t room_count; /* how often something was given back */
     bool ready;          /* recovered, or new */
     struct error_report failure;
 

@@ -76,23 +76,31 @@ static bool checkpoint_helps_locked(const struct umbra_log *log)
     return wal_page_of(oldest) > log->tail_lsn;
 }
 
-/* *useless: it has freed nothing.  Lets go of the lock. */
+/* *useless: it has freed nothing, or no more than it has used: then the next one does the same.
+ * Lets go of the lock. */
 static int force_checkpoint_locked(struct umbra_log *log, bool *useless)
 {
-    umbra_log_lsn tail = log->tail_lsn;
+    uint64_t free_bytes = wal_free_locked(log);
     int r = wal_checkpoint_locked(log);
     if (r == -ENOSPC && log->failure.code == 0)
         r = 0;
-    *useless = log->tail_lsn == tail;
+    *useless = wal_free_locked(log) <= free_bytes;
     return r;
 }
 
+/* Until there is something to be had, or nobody who could give it.  Who is woken up for nothing
+ * goes on waiting, as all others see: else each would take the others for running, and wake them in
+ * turn. */
 static void wait_for_room_locked(struct umbra_log *log, struct umbra_log_txn *txn)
 {
+    uint64_t seen = log->room_count;
+
     if (txn)
         txn->waiting = true;
     pthread_cond_broadcast(&log->room); /* somebody may be the last one now who does not wait */
-    pthread_cond_wait(&log->room, &log->lock);
+    do
+        pthread_cond_wait(&log->room, &log->lock);
+    while (log->room_count == seen && log->failure.code == 0 && others_run_locked(log, txn));
     if (txn)
         txn->waiting = false;
 }
@@ -113,8 +121,9 @@ int wal_reserve_locked(struct umbra_log *log, struct umbra_log_txn *txn, uint64_
         } else if ((log->flags & UMBRA_LOG_NO_WAIT) || !others_run_locked(log, txn)) {
             r = full(log, need);
         } else {
+            uint64_t seen = log->room_count;
             wait_for_room_locked(log, txn);
-            useless = false;
+            useless = log->room_count == seen;
         }
         if (r < 0)
             return r;
@@ -131,6 +140,7 @@ void wal_unreserve_locked(struct umbra_log *log, struct umbra_log_txn *txn, uint
     log->reserved_bytes -= n;
     if (txn)
         txn->reserved_bytes -= n;
+    log->room_count += n > 0;
     if (n > 0)
         pthread_cond_broadcast(&log->room);
 }
