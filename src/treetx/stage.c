@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fts.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -298,6 +299,25 @@ int stage_make(const char *target, int target_fd, struct stage *ret_stage)
 
 /* ---- removing ---- */
 
+/* Who is not root needs permission, in directories with the modes that they had in the tree. */
+static int open_up(const struct stage *stage)
+{
+    char path[64];
+    char *const paths[] = {path, NULL};
+
+    stage_log_path(stage, ".", path);
+    FTS *walk = fts_open(paths, FTS_PHYSICAL | FTS_NOSTAT | FTS_XDEV, NULL);
+    if (!walk)
+        return -errno;
+    int r = 0;
+    for (const FTSENT *at = fts_read(walk); at && r >= 0; at = fts_read(walk))
+        if (at->fts_info == FTS_D && at->fts_level > 0 &&
+            fchmodat(AT_FDCWD, at->fts_accpath, 0700, 0) < 0)
+            r = -errno;
+    (void)fts_close(walk);
+    return r;
+}
+
 static int remove_name(int dir_fd, const char *name)
 {
     int r = beneath_remove(dir_fd, name);
@@ -354,6 +374,8 @@ int stage_remove(struct stage *stage)
     if (r >= 0)
         r = remove_log(stage);
     if (r >= 0)
+        r = remove_name(stage->root_fd, TREETX_STAGE_NAME);
+    if (r == -EACCES && geteuid() != 0 && open_up(stage) >= 0)
         r = remove_name(stage->root_fd, TREETX_STAGE_NAME);
     if (r < 0)
         return failed(stage, r, "remove");

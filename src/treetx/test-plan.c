@@ -8,6 +8,7 @@
 #include "basic/cleanup.h"
 #include "basic/log.h"
 #include "basic/test.h"
+#include "tree/test-mounts.h"
 #include "treetx/note.h"
 #include "treetx/test-tree.h"
 
@@ -195,6 +196,64 @@ TEST(contents_that_were_written_end_the_commit)
     write_file("grows", "x");
     ASSERT_ERR(treetx_commit(tx, NULL), -UMBRA_E_TREE_CHANGED);
     ASSERT_OK(treetx_abandon(tx));
+    tree_remove(root);
+}
+
+/* ---- volumes ---- */
+
+/* All that there is, by root. */
+static void fill_up(const char *path)
+{
+    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    static char block[4096];
+
+    ASSERT_TRUE(fd >= 0);
+    while (write(fd, block, sizeof(block)) > 0)
+        ;
+    ASSERT_EQ(errno, ENOSPC);
+}
+
+TEST(a_full_disk_changes_nothing)
+{
+    static const char *const mkfs[] = {"mkfs.ext4", "-q", "-F", NULL};
+    char volume[512], filler[600];
+    struct treetx *tx;
+
+    (void)snprintf(volume, sizeof(volume), "%s/volume", test_tmpdir());
+    ASSERT_EQ(mkdir(volume, 0755), 0);
+    test_mount_image(volume, mkfs, 32 * MIB, NULL);
+    setup("volume/full");
+    CLEANUP_FREE char *before = tree_dump(root, false);
+    tx = tree_plan_change(root);
+    (void)snprintf(filler, sizeof(filler), "%s/filler", volume);
+    fill_up(filler);
+    ASSERT_ERR(treetx_commit(tx, NULL), -ENOSPC);
+    ASSERT_OK(treetx_abandon(tx));
+    CLEANUP_FREE char *after = tree_dump(root, false);
+    ASSERT_STREQ(after, before);
+    expect_state(TREETX_NONE);
+    ASSERT_EQ(note_count(), 0);
+}
+
+TEST(volumes_inside_stay)
+{
+    setup("inside");
+    struct treetx *tx = begin();
+
+    if (!test_mount_tmpfs(below("dir/gone/deep"))) {
+        ASSERT_OK(treetx_abandon(tx));
+        tree_remove(root);
+        test_skip("may not mount here");
+        return;
+    }
+    ASSERT_ERR(treetx_delete(tx, "dir/gone/deep"), -EXDEV);
+    ASSERT_ERR(treetx_put(tx, stage(tx), "dir/gone/deep/new"), -EXDEV);
+    ASSERT_OK(treetx_delete(tx, "dir/gone"));
+    ASSERT_ERR(treetx_commit(tx, NULL), -EBUSY);
+    ASSERT_TRUE(strstr(error_text(-EBUSY), "dir/gone/deep") != NULL);
+    ASSERT_OK(treetx_abandon(tx));
+    test_unmount_all();
+    ASSERT_TRUE(exists("dir/gone/deep/file"));
     tree_remove(root);
 }
 
