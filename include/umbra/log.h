@@ -69,7 +69,8 @@ struct umbra_log_txn;
  */
 #define UMBRA_LOG_MANAGER_LIST(X)                                       \
     X(TEST, "test") /* of the tests; no program of umbra attaches it */ \
-    X(TREE, "tree") /* transactions on a directory tree */
+    X(TREE, "tree") /* transactions on a directory tree */              \
+    X(COW, "cow")   /* map and shadows of a cow volume */
 
 enum umbra_log_manager_id {
 #define X(name, text) UMBRA_LOG_MANAGER_##name,

@@ -1,0 +1,715 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Shadows: taken, read, written to, sealed, deleted. */
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "basic/crc32c.h"
+#include "cow/cow-private.h"
+
+#define SWEEP_STEP ((size_t)4096) /* places looked at without letting others run */
+
+static const char *const reason_texts[] = {
+#define X(name, text) text,
+    COW_REASON_LIST(X)
+#undef X
+};
+
+const char *cow_reason_text(enum cow_reason reason)
+{
+    return (unsigned)reason < COW_REASON_COUNT ? reason_texts[reason] : "unknown";
+}
+
+struct cow_slot *cow_slot_locked(struct cow *cow, uint32_t number)
+{
+    for (size_t i = 0; number != 0 && i < COW_SHADOWS_MAX; i++)
+        if (cow->slots[i].shadow.number == number && !cow->slots[i].dying)
+            return &cow->slots[i];
+    return NULL;
+}
+
+static int no_shadow(uint32_t number)
+{
+    return error_note(-ENOENT, "there is no shadow %u", number);
+}
+
+static bool lives(struct cow *cow, uint32_t number)
+{
+    pthread_mutex_lock(&cow->lock);
+    bool found = cow_slot_locked(cow, number) != NULL;
+    pthread_mutex_unlock(&cow->lock);
+    return found;
+}
+
+/* ---- records ---- */
+
+static size_t index_of(const struct cow *cow, const struct cow_slot *slot)
+{
+    return COW_STATE_SHADOWS + (size_t)(slot - cow->slots);
+}
+
+static struct cow_log_state state_of(uint64_t index, const void *record)
+{
+    struct cow_log_state s = {.index = le64_make(index)};
+    memcpy(s.record, record, COW_STATE_BYTES);
+    return s;
+}
+
+static struct cow_log_state state_of_shadow(const struct cow *cow, const struct cow_slot *slot,
+                                            const struct cow_shadow *shadow)
+{
+    struct cow_shadow_record record = {.number = le32_make(shadow->number),
+                                       .flags =
+                                           le16_make(shadow->writable ? COW_SHADOW_WRITABLE : 0),
+                                       .label_len = (uint8_t)shadow->label_len,
+                                       .taken_ns = le64_make(shadow->taken_ns)};
+    memcpy(record.id, shadow->id, sizeof(record.id));
+    memcpy(record.label, shadow->label, sizeof(record.label));
+    return state_of(index_of(cow, slot), &record);
+}
+
+static int commit_states(struct cow *cow, const struct cow_log_state *states, size_t count)
+{
+    const struct cow_part part = {COW_LOG_STATE, states, count * sizeof(states[0])};
+    return cow_commit(cow, &part, 1);
+}
+
+/* Settings with one more fault, and the fault. */
+static size_t put_fault(struct cow *cow, uint32_t number, enum cow_reason reason,
+                        struct cow_settings_record *settings, struct cow_log_state states[2])
+{
+    uint64_t count = le64_get(&settings->fault_count);
+    const struct cow_fault_record fault = {.time_ns = le64_make(io_now_ns(cow->storage)),
+                                           .number = le32_make(number),
+                                           .reason = le16_make((uint16_t)reason)};
+    settings->fault_count = le64_make(count + 1);
+    states[0] = state_of(COW_STATE_SETTINGS, settings);
+    states[1] = state_of(COW_STATE_FAULTS + count % COW_FAULTS_KEPT, &fault);
+    return 2;
+}
+
+static struct cow_settings_record settings_now(struct cow *cow)
+{
+    pthread_mutex_lock(&cow->lock);
+    struct cow_settings_record settings = cow->settings;
+    pthread_mutex_unlock(&cow->lock);
+    return settings;
+}
+
+static void set_settings(struct cow *cow, const struct cow_settings_record *settings)
+{
+    pthread_mutex_lock(&cow->lock);
+    cow->settings = *settings;
+    pthread_mutex_unlock(&cow->lock);
+}
+
+/* ---- taking one ---- */
+
+/* No write is under way from here to the release. */
+static void hold(struct cow *cow)
+{
+    pthread_mutex_lock(&cow->lock);
+    while (cow->held)
+        pthread_cond_wait(&cow->moved, &cow->lock);
+    cow->held = true;
+    while (cow->writes > 0)
+        pthread_cond_wait(&cow->moved, &cow->lock);
+    pthread_mutex_unlock(&cow->lock);
+}
+
+static void release(struct cow *cow)
+{
+    pthread_mutex_lock(&cow->lock);
+    cow->held = false;
+    pthread_cond_broadcast(&cow->moved);
+    pthread_mutex_unlock(&cow->lock);
+}
+
+static struct cow_slot *free_slot(struct cow *cow)
+{
+    struct cow_slot *found = NULL;
+    pthread_mutex_lock(&cow->lock);
+    for (size_t i = 0; !found && i < COW_SHADOWS_MAX; i++)
+        if (cow->slots[i].shadow.number == 0)
+            found = &cow->slots[i];
+    pthread_mutex_unlock(&cow->lock);
+    return found;
+}
+
+/* Invariant 8; everything is flushed. */
+static int take_admin(struct cow *cow, struct cow_shadow *shadow)
+{
+    struct cow_settings_record settings = settings_now(cow);
+    struct cow_slot *slot = free_slot(cow);
+    if (!slot)
+        return error_note(-EMLINK, "a volume has at most %u shadows", COW_SHADOWS_MAX);
+    if (le32_get(&settings.last_number) >= UINT32_MAX - 1)
+        return error_note(-EMLINK, "the volume has used up the numbers of shadows");
+    shadow->number = le32_get(&settings.last_number) + 1;
+    settings.last_number = le32_make(shadow->number);
+    const struct cow_log_state states[] = {state_of_shadow(cow, slot, shadow),
+                                           state_of(COW_STATE_SETTINGS, &settings)};
+    int r = commit_states(cow, states, ELEMENTSOF(states));
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&cow->lock);
+    cow->settings = settings;
+    slot->shadow = *shadow;
+    cow->living.numbers[cow->living.count++] = shadow->number;
+    memset(cow->copied, 0, (size_t)((cow->block_count + 7) / 8));
+    pthread_mutex_unlock(&cow->lock);
+    return 0;
+}
+
+static uint64_t monotonic_ns(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+static int fill_shadow(struct cow *cow, const struct cow_take *take, struct cow_shadow *shadow)
+{
+    if (take->label_len > COW_LABEL_MAX)
+        return error_note(-EINVAL, "the label of a shadow has at most %u bytes", COW_LABEL_MAX);
+    *shadow = (struct cow_shadow){.writable = take->writable,
+                                  .taken_ns = io_now_ns(cow->storage),
+                                  .label_len = take->label_len};
+    if (take->label_len > 0)
+        memcpy(shadow->label, take->label, take->label_len);
+    if (!take->id)
+        return io_random(cow->storage, shadow->id, sizeof(shadow->id));
+    memcpy(shadow->id, take->id, sizeof(shadow->id));
+    return 0;
+}
+
+int cow_shadow_take(struct cow *cow, const struct cow_take *take, uint32_t *ret_number,
+                    uint64_t *ret_hold_ns)
+{
+    struct cow_shadow shadow;
+    int r = fill_shadow(cow, take, &shadow);
+    if (r == 0)
+        r = cow_flush(cow); /* so that little is left for the flush while writes are held */
+    if (r < 0)
+        return r;
+    hold(cow);
+    uint64_t start_ns = monotonic_ns();
+    r = cow_flush(cow);
+    if (r == 0) {
+        pthread_mutex_lock(&cow->admin);
+        r = take_admin(cow, &shadow);
+        pthread_mutex_unlock(&cow->admin);
+    }
+    uint64_t hold_ns = monotonic_ns() - start_ns;
+    release(cow);
+    if (r < 0)
+        return r;
+    *ret_number = shadow.number;
+    *ret_hold_ns = hold_ns;
+    return 0;
+}
+
+/* ---- deleting ---- */
+
+static bool has_writers_locked(const struct cow *cow, uint32_t number)
+{
+    for (size_t i = 0; i < COW_SHADOWS_MAX; i++)
+        if (cow->slots[i].shadow.number == number)
+            return cow->slots[i].writers > 0;
+    return false;
+}
+
+static void mark_copied_locked(struct cow *cow, const struct version *v)
+{
+    if (v->number < living_newest(&cow->living) || (v->flags & COW_ENTRY_OWN))
+        return;
+    if (!(v->flags & COW_ENTRY_ZERO)) {
+        cow_set_copied_locked(cow, v->block);
+        return;
+    }
+    for (uint64_t mask = v->value; mask != 0; mask &= mask - 1)
+        cow_set_copied_locked(cow, v->block + (unsigned)__builtin_ctzll(mask));
+}
+
+static void sweep_place_locked(struct cow *cow, uint32_t place)
+{
+    if (!map_is_indexed(&cow->map, place))
+        return;
+    const struct version v = map_at(&cow->map, place);
+    bool has_writer = (v.flags & COW_ENTRY_OWN) && has_writers_locked(cow, v.number);
+    if (!has_writer && !map_is_needed(&cow->map, &v, &cow->living))
+        map_drop(&cow->map, place);
+    else
+        mark_copied_locked(cow, &v);
+}
+
+/* Frees what nobody needs any more, and finds what is copied for a newest shadow that is another
+ * one now. */
+static void sweep(struct cow *cow)
+{
+    size_t place = 0, end;
+    do {
+        pthread_mutex_lock(&cow->lock);
+        end = cow->map.place_count;
+        for (size_t n = 0; n < SWEEP_STEP && place < end; n++, place++)
+            sweep_place_locked(cow, (uint32_t)place);
+        pthread_mutex_unlock(&cow->lock);
+    } while (place < end);
+}
+
+static void forget_living_locked(struct cow *cow, uint32_t number)
+{
+    size_t i = 0;
+    while (cow->living.numbers[i] != number)
+        i++;
+    cow->living.count--;
+    memmove(&cow->living.numbers[i], &cow->living.numbers[i + 1],
+            (cow->living.count - i) * sizeof(cow->living.numbers[0]));
+}
+
+static void forget_shadow_locked(struct cow *cow, struct cow_slot *slot)
+{
+    forget_living_locked(cow, slot->shadow.number);
+    if (slot->writers > 0)
+        slot->dying = true;
+    else
+        *slot = (struct cow_slot){0};
+    cow->refusing = false;
+}
+
+/* Under admin. */
+int cow_delete_admin(struct cow *cow, uint32_t number, enum cow_reason reason)
+{
+    static const struct cow_shadow none = {0};
+    struct cow_settings_record settings = settings_now(cow);
+    struct cow_log_state states[3];
+    size_t count = 0;
+
+    pthread_mutex_lock(&cow->lock);
+    struct cow_slot *slot = cow_slot_locked(cow, number);
+    pthread_mutex_unlock(&cow->lock);
+    if (!slot)
+        return no_shadow(number);
+    if (reason != COW_REASON_NONE)
+        count = put_fault(cow, number, reason, &settings, states);
+    states[count++] = state_of_shadow(cow, slot, &none);
+    int r = commit_states(cow, states, count);
+    if (r < 0)
+        return r;
+    set_settings(cow, &settings);
+    pthread_mutex_lock(&cow->lock);
+    forget_shadow_locked(cow, slot);
+    pthread_mutex_unlock(&cow->lock);
+    sweep(cow);
+    return 0;
+}
+
+int cow_shadow_delete(struct cow *cow, uint32_t number)
+{
+    pthread_mutex_lock(&cow->admin);
+    int r = cow_delete_admin(cow, number, COW_REASON_NONE);
+    pthread_mutex_unlock(&cow->admin);
+    return r;
+}
+
+/* ---- room ---- */
+
+static int refuse_admin(struct cow *cow)
+{
+    struct cow_settings_record settings = settings_now(cow);
+    struct cow_log_state states[2];
+    int r = 0;
+    if (!cow->refusing) {
+        r = commit_states(cow, states, put_fault(cow, 0, COW_REASON_REFUSED, &settings, states));
+        if (r == 0)
+            set_settings(cow, &settings);
+        cow->refusing = r == 0;
+    }
+    return r < 0 ? r : error_note(-ENOSPC, "the diff area is full, and shadows are protected");
+}
+
+static int make_room_admin(struct cow *cow, uint64_t cells, uint32_t spare)
+{
+    pthread_mutex_lock(&cow->lock);
+    uint64_t max = cow_cells_max_locked(cow), used = cow->map.cells_used;
+    bool is_protected = le32_get(&cow->settings.flags) & COW_SETTINGS_PROTECT_SHADOWS;
+    uint32_t oldest = cow->living.count > 0 ? cow->living.numbers[0] : 0;
+    pthread_mutex_unlock(&cow->lock);
+    if (used <= max && cells <= max - used)
+        return 0;
+    if (is_protected)
+        return refuse_admin(cow);
+    if (oldest == 0 || oldest == spare)
+        return error_note(-ENOSPC, "the diff area is full");
+    return cow_delete_admin(cow, oldest, COW_REASON_FULL);
+}
+
+int cow_make_room(struct cow *cow, uint64_t cells, uint32_t spare)
+{
+    pthread_mutex_lock(&cow->admin);
+    int r = make_room_admin(cow, cells, spare);
+    pthread_mutex_unlock(&cow->admin);
+    return r;
+}
+
+static int shrink_admin(struct cow *cow)
+{
+    for (;;) {
+        pthread_mutex_lock(&cow->lock);
+        bool fits = cow->map.cells_used <= cow_cells_max_locked(cow) || cow->living.count == 0;
+        uint32_t oldest = cow->living.numbers[0];
+        pthread_mutex_unlock(&cow->lock);
+        int r = fits ? 0 : cow_delete_admin(cow, oldest, COW_REASON_SHRUNK);
+        if (r < 0 || fits)
+            return r;
+    }
+}
+
+int cow_resize(struct cow *cow, uint64_t max_bytes)
+{
+    uint64_t cells = max_bytes / cow->block_bytes;
+    if (cells == 0 || cells > COW_CELL_COUNT_MAX)
+        return error_note(-EINVAL, "a diff area has from 1 to %" PRIu64 " blocks",
+                          COW_CELL_COUNT_MAX);
+    pthread_mutex_lock(&cow->admin);
+    struct cow_settings_record settings = settings_now(cow);
+    settings.cells_max = le64_make(cells);
+    const struct cow_log_state state = state_of(COW_STATE_SETTINGS, &settings);
+    int r = commit_states(cow, &state, 1);
+    if (r == 0) {
+        set_settings(cow, &settings);
+        r = shrink_admin(cow);
+    }
+    pthread_mutex_unlock(&cow->admin);
+    return r;
+}
+
+/* ---- reading ---- */
+
+/* The contents of a cell, checked. */
+static int read_cell(struct cow *cow, uint32_t number, const struct version *v, uint8_t *data)
+{
+    int r = cow->cells->ops->read(cow->cells, data, cow->block_bytes, v->value * cow->block_bytes);
+    if (r == 0 && crc32c(0, data, cow->block_bytes) != v->checksum)
+        r = error_note(-UMBRA_E_CORRUPT,
+                       "shadow %u: what was kept of block %" PRIu64 " is damaged (cell %" PRIu64
+                       ")",
+                       number, v->block, v->value);
+    return r;
+}
+
+/* A whole block; the caller has it locked. */
+static int read_block(struct cow *cow, uint32_t number, uint64_t block, uint8_t *data)
+{
+    struct version v;
+    uint32_t place;
+    pthread_mutex_lock(&cow->lock);
+    bool kept = map_find(&cow->map, block, number, true, &v, &place);
+    pthread_mutex_unlock(&cow->lock);
+    if (!kept)
+        return cow_origin_read(cow, data, block, 1);
+    if (!(v.flags & COW_ENTRY_ZERO))
+        return read_cell(cow, number, &v, data);
+    memset(data, 0, cow->block_bytes);
+    return 0;
+}
+
+int cow_shadow_read(struct cow *cow, uint32_t number, void *data, size_t len, uint64_t offset)
+{
+    uint8_t *to = data;
+    int r = cow_check_request(cow, len, offset);
+    if (r < 0)
+        return r;
+    CLEANUP_FREE uint8_t *bytes = malloc(cow->block_bytes);
+    if (!bytes)
+        return -ENOMEM;
+    while (r == 0 && len > 0) {
+        struct cow_range range = {.first = offset / cow->block_bytes};
+        uint64_t at = offset % cow->block_bytes;
+        size_t n = (size_t)MIN((uint64_t)len, cow->block_bytes - at);
+        range.last = range.first;
+        cow_range_lock(cow, &range, false);
+        r = read_block(cow, number, range.first, bytes);
+        cow_range_unlock(cow, &range, false);
+        memcpy(to, bytes + at, n);
+        to += n;
+        offset += n;
+        len -= n;
+    }
+    /* Invariant 7. */
+    return lives(cow, number) ? r : no_shadow(number);
+}
+
+/* ---- the writable phase ---- */
+
+struct own {
+    uint32_t number;
+    uint64_t block;
+    bool replaces; /* there is an own entry already, here: */
+    struct version old;
+    uint32_t place;
+    uint64_t cell;
+};
+
+static int take_own_locked(struct cow *cow, struct own *own)
+{
+    int r = map_take_cell(&cow->map, cow_cells_max_locked(cow), &own->cell);
+    if (r < 0)
+        return r;
+    own->replaces = map_find(&cow->map, own->block, own->number, true, &own->old, &own->place) &&
+                    (own->old.flags & COW_ENTRY_OWN);
+    r = own->replaces ? 0 : map_take_place(&cow->map, &own->place);
+    if (r < 0)
+        map_give_cell(&cow->map, own->cell);
+    return r;
+}
+
+static int prepare_own(struct cow *cow, struct own *own)
+{
+    for (;;) {
+        pthread_mutex_lock(&cow->lock);
+        int r = take_own_locked(cow, own);
+        pthread_mutex_unlock(&cow->lock);
+        if (r != -ENOSPC)
+            return r;
+        r = cow_make_room(cow, 1, own->number);
+        if (r < 0)
+            return r;
+    }
+}
+
+static void finish_own(struct cow *cow, const struct own *own, bool good)
+{
+    pthread_mutex_lock(&cow->lock);
+    if (!good) {
+        map_give_cell(&cow->map, own->cell);
+        if (!own->replaces)
+            map_give_place(&cow->map, own->place);
+    } else if (own->replaces) {
+        map_give_cell(&cow->map, own->old.value);
+    } else {
+        map_insert(&cow->map, own->place);
+    }
+    pthread_mutex_unlock(&cow->lock);
+}
+
+static int store_own(struct cow *cow, const struct own *own, const uint8_t *bytes)
+{
+    const struct version v = {.number = own->number,
+                              .checksum = crc32c(0, bytes, cow->block_bytes),
+                              .block = own->block,
+                              .flags = COW_ENTRY_OWN,
+                              .value = own->cell};
+    const struct cow_log_entry entry = {.slot = le64_make(own->place), .entry = version_encode(&v)};
+    const struct cow_part part = {COW_LOG_ENTRIES, &entry, sizeof(entry)};
+    int r =
+        cow->cells->ops->write(cow->cells, bytes, cow->block_bytes, own->cell * cow->block_bytes);
+    if (r == 0)
+        r = cow_cells_sync(cow);
+    return r < 0 ? r : cow_commit(cow, &part, 1);
+}
+
+/* Part of one block. */
+static int write_own(struct cow *cow, uint32_t number, uint64_t block, uint64_t at,
+                     const uint8_t *data, size_t len)
+{
+    struct own own = {.number = number, .block = block};
+    CLEANUP_FREE uint8_t *bytes = malloc(cow->block_bytes);
+    if (!bytes)
+        return -ENOMEM;
+    int r = read_block(cow, number, block, bytes);
+    if (r < 0)
+        return r;
+    memcpy(bytes + at, data, len);
+    r = prepare_own(cow, &own);
+    if (r < 0)
+        return r;
+    r = store_own(cow, &own, bytes);
+    finish_own(cow, &own, r == 0);
+    return r;
+}
+
+static int begin_writing(struct cow *cow, uint32_t number)
+{
+    int r = 0;
+    pthread_mutex_lock(&cow->lock);
+    struct cow_slot *slot = cow_slot_locked(cow, number);
+    if (!slot)
+        r = no_shadow(number);
+    else if (!slot->shadow.writable)
+        r = error_note(-EROFS, "shadow %u is sealed", number);
+    else
+        slot->writers++;
+    pthread_mutex_unlock(&cow->lock);
+    return r;
+}
+
+/* *ret_lived: it was not deleted meanwhile. */
+static void end_writing(struct cow *cow, uint32_t number, bool *ret_lived)
+{
+    bool gone = false;
+    pthread_mutex_lock(&cow->lock);
+    struct cow_slot *slot = cow->slots;
+    while (slot->shadow.number != number)
+        slot++;
+    *ret_lived = !slot->dying;
+    if (--slot->writers == 0 && slot->dying) {
+        *slot = (struct cow_slot){0};
+        gone = true;
+    }
+    pthread_mutex_unlock(&cow->lock);
+    if (gone)
+        sweep(cow);
+}
+
+static int write_blocks(struct cow *cow, uint32_t number, const uint8_t *data, size_t len,
+                        uint64_t offset)
+{
+    int r = 0;
+    while (r == 0 && len > 0) {
+        struct cow_range range = {.first = offset / cow->block_bytes, .exclusive = true};
+        uint64_t at = offset % cow->block_bytes;
+        size_t n = (size_t)MIN((uint64_t)len, cow->block_bytes - at);
+        range.last = range.first;
+        cow_range_lock(cow, &range, false);
+        r = write_own(cow, number, range.first, at, data, n);
+        cow_range_unlock(cow, &range, false);
+        data += n;
+        offset += n;
+        len -= n;
+    }
+    return r;
+}
+
+int cow_shadow_write(struct cow *cow, uint32_t number, const void *data, size_t len,
+                     uint64_t offset)
+{
+    bool lived;
+    int r = cow_check_request(cow, len, offset);
+    if (r < 0)
+        return r;
+    pthread_rwlock_rdlock(&cow->phase);
+    r = begin_writing(cow, number);
+    if (r == 0) {
+        r = write_blocks(cow, number, data, len, offset);
+        end_writing(cow, number, &lived);
+        if (!lived)
+            r = no_shadow(number);
+    }
+    pthread_rwlock_unlock(&cow->phase);
+    return r;
+}
+
+static int seal_admin(struct cow *cow, uint32_t number)
+{
+    struct cow_shadow sealed = {0};
+    pthread_mutex_lock(&cow->lock);
+    struct cow_slot *slot = cow_slot_locked(cow, number);
+    if (slot)
+        sealed = slot->shadow;
+    pthread_mutex_unlock(&cow->lock);
+    if (!slot)
+        return no_shadow(number);
+    if (!sealed.writable)
+        return error_note(-EALREADY, "shadow %u is sealed already", number);
+    sealed.writable = false;
+    const struct cow_log_state state = state_of_shadow(cow, slot, &sealed);
+    int r = commit_states(cow, &state, 1);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&cow->lock);
+    slot->shadow.writable = false;
+    pthread_mutex_unlock(&cow->lock);
+    return 0;
+}
+
+int cow_shadow_seal(struct cow *cow, uint32_t number)
+{
+    pthread_rwlock_wrlock(&cow->phase);
+    pthread_mutex_lock(&cow->admin);
+    int r = seal_admin(cow, number);
+    pthread_mutex_unlock(&cow->admin);
+    pthread_rwlock_unlock(&cow->phase);
+    return r;
+}
+
+/* ---- lists ---- */
+
+size_t cow_shadows(struct cow *cow, struct cow_shadow *shadows, size_t max)
+{
+    pthread_mutex_lock(&cow->lock);
+    size_t count = cow->living.count;
+    for (size_t i = 0; i < count && i < max; i++)
+        shadows[i] = cow_slot_locked(cow, cow->living.numbers[i])->shadow;
+    pthread_mutex_unlock(&cow->lock);
+    return count;
+}
+
+size_t cow_faults(struct cow *cow, struct cow_fault faults[COW_FAULTS_KEPT])
+{
+    const struct cow_settings_record settings = settings_now(cow);
+    uint64_t count = le64_get(&settings.fault_count), kept = MIN(count, (uint64_t)COW_FAULTS_KEPT);
+    for (uint64_t i = 0; i < kept; i++) {
+        struct cow_fault_record record;
+        table_get(&cow->tables[COW_TABLE_STATE],
+                  COW_STATE_FAULTS + (count - kept + i) % COW_FAULTS_KEPT, &record);
+        faults[i] = (struct cow_fault){.time_ns = le64_get(&record.time_ns),
+                                       .number = le32_get(&record.number),
+                                       .reason = (enum cow_reason)le16_get(&record.reason)};
+    }
+    return (size_t)kept;
+}
+
+/* ---- what changed ---- */
+
+static bool says_changed(const struct version *v, uint32_t from, uint32_t to)
+{
+    if (v->flags & COW_ENTRY_OWN)
+        return v->number == from || v->number == to;
+    return v->number >= from && (to == 0 || v->number < to);
+}
+
+static int add_blocks(const struct cow *cow, struct extent_map *map, uint64_t block, uint64_t count)
+{
+    uint64_t end = MIN((block + count) * cow->block_bytes, cow->origin_bytes);
+    return extent_map_add(map, block * cow->block_bytes, end);
+}
+
+static int add_changed_locked(struct cow *cow, uint32_t from, uint32_t to, struct extent_map *map)
+{
+    int r = 0;
+    for (size_t place = 0; r == 0 && place < cow->map.place_count; place++) {
+        if (!map_is_indexed(&cow->map, place))
+            continue;
+        const struct version v = map_at(&cow->map, (uint32_t)place);
+        if (!says_changed(&v, from, to))
+            continue;
+        if (!(v.flags & COW_ENTRY_ZERO))
+            r = add_blocks(cow, map, v.block, 1);
+        for (uint64_t mask = v.flags & COW_ENTRY_ZERO ? v.value : 0; r == 0 && mask != 0;
+             mask &= mask - 1)
+            r = add_blocks(cow, map, v.block + (unsigned)__builtin_ctzll(mask), 1);
+    }
+    return r;
+}
+
+int cow_changed(struct cow *cow, uint32_t from, uint32_t to, struct extent_map *ret_bytes)
+{
+    struct extent_map map = {0};
+    int r = 0;
+    if (to != 0 && to < from)
+        return error_note(-EINVAL, "shadow %u is older than shadow %u", to, from);
+    pthread_mutex_lock(&cow->lock);
+    if (!cow_slot_locked(cow, from))
+        r = no_shadow(from);
+    else if (to != 0 && !cow_slot_locked(cow, to))
+        r = no_shadow(to);
+    else
+        r = add_changed_locked(cow, from, to, &map);
+    pthread_mutex_unlock(&cow->lock);
+    if (r < 0)
+        extent_map_release(&map);
+    else
+        *ret_bytes = map;
+    return r;
+}

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A cow volume: an origin, and shadows that show it as it was.
+ *
+ *     application          reader of shadow 3
+ *         | write              | read
+ *         v                    v
+ *     cow_write()          lowest number >= 3 kept of the block?
+ *      |      \                | yes: cell         | no
+ *      |       keep            v                   v
+ *      |        \---------> diff area           origin
+ *      \-----------------------------------------> ^
+ *
+ * Shadows have numbers, from 1.  Whatever is kept of a block is kept under the number of the shadow
+ * that was taken last, as an entry (block, number) of the map.
+ *
+ * Invariants
+ *
+ *  1. A shadow s reads, of a block, the entry of the lowest number >= s; if there is none, the
+ *     origin.
+ *  2. An entry (b, n) is needed while a shadow lives in (m, n], m being the next lower number of an
+ *     entry of b.  All that are needed are in the map, always.  Others mean nothing: whether they
+ *     are there changes no answer.  So a deletion is a record of the shadow alone, and places and
+ *     cells of what is not needed any more are found by looking (sweep, load).  No number is ever
+ *     used twice, so what is not needed will not be.
+ *  3. The origin's block is overwritten only after the contents that a living shadow reads there
+ * are durable in a cell, and, after that, the entry in the log.
+ *  4. "Copied" says of a block that there is an entry of a number from the newest living shadow on.
+ *     While it does not, and a shadow lives, the origin has what the newest shadow shows.  The bit
+ * may be clear too long (after the newest shadow was deleted): one more entry, that nobody needs.
+ *  5. "Zero" says that the origin durably reads as zeros there.  It is cleared, durably, before the
+ *     block is written; to be kept, such a block needs no cell.
+ *  6. The test of both bits, the copy, the entry and the write of the origin are one critical
+ * section of the block (an exclusive range); a shadow's look-up and read of the origin, another (a
+ * shared one).  So no reader gets what was written after the shadow.
+ *  7. A cell is given away only when no living shadow needs it.  So a reader of a cell needs no
+ * lock: if the shadow lives after the read, the cell was its own all the time.
+ *  8. A shadow is taken while no write is under way, and after everything written was flushed.
+ *     What it shows is thereby durable, and never changes.
+ *  9. Entries written to a shadow (own) belong to no other.  They always go to a new cell.
+ * 10. Places and cells are taken before, and given back after, what names them is durable.
+ * 11. After a failed flush of the cells, or of the log, nothing that needs them succeeds any more.
+ *
+ * States of a block, for the newest living shadow
+ *
+ *     state   copied  zero  write                            discard         shadow taken
+ *     ------  ------  ----  -------------------------------  --------------  ------------
+ *     SHARED  0       0     copy, entry; OWN                 left alone      SHARED
+ *     BLANK   0       1     entry of zeros, clear zero; OWN  nothing to do   BLANK
+ *     OWN     1       0     nothing to keep; OWN             zero; EMPTY     SHARED
+ *     EMPTY   1       1     clear zero; OWN                  nothing to do   BLANK
+ *
+ *     Without a shadow all blocks are OWN or EMPTY.
+ *
+ * States of a shadow
+ *
+ *     state     event                     next
+ *     --------  ------------------------  --------------------------------------
+ *     WRITABLE  seal                      SEALED
+ *     either    delete, room, damage      gone; DYING while it has writers
+ *     DYING     its last writer is done   gone
+ *
+ * The files: cow-store.c files, checkpoints and log; cow-load.c what is in memory, at the start;
+ * cow-keep.c invariants 3 to 5; cow-shadow.c shadows; table.c, map.c.  Locks: cow-private.h.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "cow/cow-private.h"
+
+/* ---- ranges ---- */
+
+static bool conflicts_locked(const struct cow *cow, const struct cow_range *range)
+{
+    for (const struct cow_range *r = cow->ranges; r; r = r->next)
+        if ((r->exclusive || range->exclusive) && r->first <= range->last &&
+            range->first <= r->last)
+            return true;
+    return false;
+}
+
+void cow_range_lock(struct cow *cow, struct cow_range *range, bool gated)
+{
+    pthread_mutex_lock(&cow->lock);
+    while ((gated && cow->held) || conflicts_locked(cow, range))
+        pthread_cond_wait(&cow->moved, &cow->lock);
+    range->prev = NULL;
+    range->next = cow->ranges;
+    if (cow->ranges)
+        cow->ranges->prev = range;
+    cow->ranges = range;
+    cow->writes += gated;
+    pthread_mutex_unlock(&cow->lock);
+}
+
+void cow_range_unlock(struct cow *cow, struct cow_range *range, bool gated)
+{
+    pthread_mutex_lock(&cow->lock);
+    if (range->prev)
+        range->prev->next = range->next;
+    else
+        cow->ranges = range->next;
+    if (range->next)
+        range->next->prev = range->prev;
+    cow->writes -= gated;
+    pthread_cond_broadcast(&cow->moved);
+    pthread_mutex_unlock(&cow->lock);
+}
+
+/* ---- requests ---- */
+
+int cow_check_request(const struct cow *cow, size_t len, uint64_t offset)
+{
+    if (len % COW_SECTOR_BYTES == 0 && offset % COW_SECTOR_BYTES == 0 &&
+        offset <= cow->origin_bytes && len <= cow->origin_bytes - offset)
+        return 0;
+    return error_note(-EINVAL, "request of %zu bytes at %" PRIu64 " of a volume of %" PRIu64, len,
+                      offset, cow->origin_bytes);
+}
+
+int cow_origin_read(struct cow *cow, uint8_t *data, uint64_t block, size_t count)
+{
+    uint64_t offset = block * cow->block_bytes, len = count * cow->block_bytes;
+    size_t there = (size_t)MIN(len, cow->origin_bytes - offset);
+    memset(data + there, 0, len - there);
+    return cow->origin->ops->read(cow->origin, data, there, offset);
+}
+
+int cow_read(struct cow *cow, void *data, size_t len, uint64_t offset)
+{
+    int r = cow_check_request(cow, len, offset);
+    return r < 0 || len == 0 ? r : cow->origin->ops->read(cow->origin, data, len, offset);
+}
+
+static int write_piece(struct cow *cow, const uint8_t *data, size_t len, uint64_t offset)
+{
+    struct cow_range range = {.first = offset / cow->block_bytes,
+                              .last = (offset + len - 1) / cow->block_bytes,
+                              .exclusive = true};
+    cow_range_lock(cow, &range, true);
+    int r = cow_keep(cow, range.first, range.last);
+    if (r == 0)
+        r = cow->origin->ops->write(cow->origin, data, len, offset);
+    cow_range_unlock(cow, &range, true);
+    return r;
+}
+
+int cow_write(struct cow *cow, const void *data, size_t len, uint64_t offset)
+{
+    uint64_t piece = (uint64_t)COW_PIECE_BLOCKS * cow->block_bytes;
+    const uint8_t *from = data;
+    int r = cow_check_request(cow, len, offset);
+    while (r == 0 && len > 0) {
+        size_t n = (size_t)MIN((uint64_t)len, piece - offset % piece);
+        r = write_piece(cow, from, n, offset);
+        from += n;
+        offset += n;
+        len -= n;
+    }
+    return r;
+}
+
+int cow_flush(struct cow *cow)
+{
+    return cow->origin->ops->flush(cow->origin);
+}
+
+/* ---- discard ---- */
+
+/* The blocks of a group that are OWN. */
+static uint64_t own_blocks(struct cow *cow, uint64_t first, uint64_t last)
+{
+    uint64_t mask = 0, zero = cow_zero_mask(cow, first / COW_GROUP_BLOCKS);
+    pthread_mutex_lock(&cow->lock);
+    for (uint64_t b = first; b <= last; b++)
+        if (cow->living.count == 0 || cow_is_copied_locked(cow, b))
+            mask |= UINT64_C(1) << b % COW_GROUP_BLOCKS;
+    pthread_mutex_unlock(&cow->lock);
+    return mask & ~zero;
+}
+
+static int discard_masked(struct cow *cow, uint64_t group, uint64_t mask)
+{
+    int r = 0;
+    for (unsigned i = 0, n; r == 0 && i < COW_GROUP_BLOCKS; i += n) {
+        uint64_t block = group * COW_GROUP_BLOCKS + i, rest = mask >> i;
+        n = 1;
+        if (!(rest & 1))
+            continue;
+        while (i + n < COW_GROUP_BLOCKS && rest >> n & 1)
+            n++;
+        uint64_t offset = block * cow->block_bytes;
+        uint64_t len = MIN((uint64_t)n * cow->block_bytes, cow->origin_bytes - offset);
+        r = cow->origin->ops->discard(cow->origin, len, offset);
+    }
+    return r;
+}
+
+/* Blocks of one group. */
+static int discard_piece(struct cow *cow, uint64_t first, uint64_t last)
+{
+    struct cow_range range = {.first = first, .last = last, .exclusive = true};
+    uint64_t group = first / COW_GROUP_BLOCKS;
+    cow_range_lock(cow, &range, true);
+    uint64_t mask = own_blocks(cow, first, last);
+    int r = mask ? discard_masked(cow, group, mask) : 0;
+    if (r == 0 && mask)
+        r = cow_flush(cow);
+    if (r == 0 && mask) {
+        const struct cow_log_zero set = {.group = le64_make(group), .mask = le64_make(mask)};
+        const struct cow_part part = {COW_LOG_ZERO_SET, &set, sizeof(set)};
+        r = cow_commit(cow, &part, 1);
+    }
+    cow_range_unlock(cow, &range, true);
+    return r;
+}
+
+int cow_discard(struct cow *cow, uint64_t len, uint64_t offset)
+{
+    uint64_t end = offset + len, first = (offset + cow->block_bytes - 1) / cow->block_bytes;
+    if (offset % COW_SECTOR_BYTES != 0 || len % COW_SECTOR_BYTES != 0 ||
+        offset > cow->origin_bytes || len > cow->origin_bytes - offset)
+        return cow_check_request(cow, SIZE_MAX, offset);
+    /* The last block may be short. */
+    uint64_t stop = end == cow->origin_bytes ? cow->block_count : end / cow->block_bytes;
+    int r = 0;
+    while (r == 0 && first < stop && cow->origin->ops->discard) {
+        uint64_t group_end = (first / COW_GROUP_BLOCKS + 1) * COW_GROUP_BLOCKS;
+        uint64_t last = MIN(stop, group_end) - 1;
+        r = discard_piece(cow, first, last);
+        first = last + 1;
+    }
+    return r;
+}
+
+/* ---- what there is to know ---- */
+
+void cow_stat(struct cow *cow, struct cow_stat *ret_stat)
+{
+    struct cow_stat s = {.origin_bytes = cow->origin_bytes, .block_bytes = cow->block_bytes};
+    uint64_t groups = (cow->block_count + COW_GROUP_BLOCKS - 1) / COW_GROUP_BLOCKS;
+    for (uint64_t g = 0; g < groups; g++)
+        s.zero_blocks += (uint64_t)__builtin_popcountll(cow_zero_mask(cow, g));
+    pthread_mutex_lock(&cow->lock);
+    s.max_bytes = cow_cells_max_locked(cow) * cow->block_bytes;
+    s.used_bytes = cow->map.cells_used * cow->block_bytes;
+    s.entry_count = cow->map.used_count;
+    s.fault_count = le64_get(&cow->settings.fault_count);
+    s.copied_blocks = cow->copied_blocks;
+    pthread_mutex_unlock(&cow->lock);
+    *ret_stat = s;
+}
