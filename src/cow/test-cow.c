@@ -1,11 +1,223 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What tests/sim/sim-cow.c does not see: errors that have words, and many threads at once. */
+#include <pthread.h>
+#include <stdlib.h>
+
 #include "basic/test.h"
 #include "cow/cow.h"
+
+#define BLOCK_BYTES  4096u
+#define BLOCKS       64u
+#define ORIGIN_BYTES ((uint64_t)BLOCKS * BLOCK_BYTES)
+
+struct bench {
+    struct io *io;
+    struct cow_device *origin;
+    struct cow_place place;
+    struct cow_options options;
+    struct cow *cow;
+};
+
+static void bench_close(struct bench *b)
+{
+    ASSERT_OK(cow_close(TAKE_PTR(b->cow)));
+}
+
+static void bench_release(struct bench *b)
+{
+    cow_free(b->cow);
+    cow_device_free(b->origin);
+    io_free(b->io);
+}
+
+static void bench_open(struct bench *b)
+{
+    ASSERT_OK(cow_open(&b->place, &b->options, &b->cow));
+}
+
+static void bench_init(struct bench *b, uint64_t cells, bool protect)
+{
+    CLEANUP(io_closep) struct io_file *file = NULL;
+    *b = (struct bench){.options = {.block_bytes = BLOCK_BYTES,
+                                    .max_bytes = cells * BLOCK_BYTES,
+                                    .protect_shadows = protect,
+                                    .log_bytes = MIB}};
+    ASSERT_OK(io_new_memory(1, &b->io));
+    ASSERT_OK(io_open(b->io, "origin", IO_READ | IO_WRITE | IO_CREATE, &file));
+    ASSERT_OK(io_truncate(file, ORIGIN_BYTES));
+    ASSERT_OK(cow_device_new_file(b->io, "origin", 0, &b->origin));
+    b->place = (struct cow_place){
+        .storage = b->io, .origin = b->origin, .identity = "disk", .identity_len = 4};
+    ASSERT_OK(cow_create(&b->place, &b->options));
+    bench_open(b);
+}
+
+static void fill(struct bench *b, uint64_t block, uint8_t byte)
+{
+    uint8_t bytes[BLOCK_BYTES];
+    memset(bytes, byte, sizeof(bytes));
+    ASSERT_OK(cow_write(b->cow, bytes, sizeof(bytes), block * BLOCK_BYTES));
+}
+
+static uint8_t shown(struct bench *b, uint32_t number, uint64_t block)
+{
+    uint8_t bytes[BLOCK_BYTES];
+    ASSERT_OK(cow_shadow_read(b->cow, number, bytes, sizeof(bytes), block * BLOCK_BYTES));
+    return bytes[0];
+}
+
+static uint32_t take(struct bench *b)
+{
+    const struct cow_take how = {0};
+    uint32_t number;
+    uint64_t hold_ns;
+    ASSERT_OK(cow_shadow_take(b->cow, &how, &number, &hold_ns));
+    return number;
+}
 
 TEST(reasons_have_words)
 {
     ASSERT_STREQ(cow_reason_text(COW_REASON_FULL), "the storage was full");
     ASSERT_STREQ(cow_reason_text(COW_REASON_COUNT), "unknown");
+}
+
+TEST(a_deletion_in_the_middle_leaves_the_others)
+{
+    CLEANUP(bench_release) struct bench b;
+    bench_init(&b, 64, false);
+    for (uint8_t i = 1; i <= 4; i++) {
+        fill(&b, 7, i);
+        ASSERT_EQ(take(&b), i);
+    }
+    fill(&b, 7, 9);
+    ASSERT_OK(cow_shadow_delete(b.cow, 2));
+    ASSERT_OK(cow_shadow_delete(b.cow, 4));
+    ASSERT_ERR(cow_shadow_delete(b.cow, 2), -ENOENT);
+    ASSERT_EQ(shown(&b, 1, 7), 1);
+    ASSERT_EQ(shown(&b, 3, 7), 3);
+    struct cow_stat st;
+    cow_stat(b.cow, &st);
+    ASSERT_EQ(st.used_bytes, 2 * BLOCK_BYTES);
+    bench_close(&b);
+    bench_open(&b);
+    ASSERT_EQ(shown(&b, 3, 7), 3);
+    ASSERT_EQ(take(&b), 5);
+}
+
+TEST(full_storage_deletes_the_oldest_or_refuses)
+{
+    for (int protect = 0; protect < 2; protect++) {
+        CLEANUP(bench_release) struct bench b;
+        uint8_t bytes[BLOCK_BYTES] = {0};
+        struct cow_fault faults[COW_FAULTS_KEPT];
+        bench_init(&b, 2, protect);
+        take(&b);
+        fill(&b, 0, 1);
+        take(&b);
+        fill(&b, 0, 2);
+        int r = cow_write(b.cow, bytes, sizeof(bytes), BLOCK_BYTES);
+        ASSERT_EQ(r, protect ? -ENOSPC : 0);
+        ASSERT_EQ(cow_shadows(b.cow, NULL, 0), protect ? 2 : 1);
+        ASSERT_EQ(cow_faults(b.cow, faults), 1);
+        ASSERT_EQ(faults[0].reason, protect ? COW_REASON_REFUSED : COW_REASON_FULL);
+    }
+}
+
+TEST(the_origin_is_recognised)
+{
+    CLEANUP(bench_release) struct bench b;
+    struct cow_fault faults[COW_FAULTS_KEPT];
+    uint8_t sector[COW_SECTOR_BYTES] = {1};
+    bench_init(&b, 8, false);
+    take(&b);
+    bench_close(&b);
+    b.place.identity = "disc";
+    ASSERT_ERR(cow_open(&b.place, &b.options, &b.cow), -UMBRA_E_FOREIGN);
+    b.place.identity = "disk";
+    ASSERT_OK(b.origin->ops->write(b.origin, sector, sizeof(sector), 0));
+    bench_open(&b);
+    ASSERT_EQ(cow_shadows(b.cow, NULL, 0), 0);
+    ASSERT_EQ(cow_faults(b.cow, faults), 1);
+    ASSERT_EQ(faults[0].reason, COW_REASON_FOREIGN);
+}
+
+TEST(requests_outside_are_refused)
+{
+    CLEANUP(bench_release) struct bench b;
+    uint8_t bytes[BLOCK_BYTES] = {0};
+    bench_init(&b, 8, false);
+    ASSERT_ERR(cow_read(b.cow, bytes, 100, 0), -EINVAL);
+    ASSERT_ERR(cow_write(b.cow, bytes, BLOCK_BYTES, ORIGIN_BYTES - 512), -EINVAL);
+    ASSERT_ERR(cow_discard(b.cow, UINT64_MAX - 511, 512), -EINVAL);
+    ASSERT_ERR(cow_shadow_read(b.cow, 1, bytes, 512, 0), -ENOENT);
+    ASSERT_ERR(cow_create(&b.place, &b.options), -EEXIST);
+}
+
+/* ---- many threads ---- */
+
+#define THREADS          3u
+#define BLOCKS_OF_THREAD 16u
+#define SHADOWS          12u
+
+struct writer {
+    struct bench *bench;
+    unsigned index;
+    _Atomic bool *stop;
+};
+
+/* Writes 1, 2, 3, ... to its blocks, in turn, each when the one before has been written. */
+static void *write_in_turn(void *userdata)
+{
+    const struct writer *w = userdata;
+    uint64_t bytes[BLOCK_BYTES / 8];
+    for (uint64_t n = 1; !*w->stop; n++) {
+        uint64_t block = w->index * BLOCKS_OF_THREAD + n % BLOCKS_OF_THREAD;
+        for (size_t i = 0; i < ELEMENTSOF(bytes); i++)
+            bytes[i] = n;
+        ASSERT_OK(cow_write(w->bench->cow, bytes, sizeof(bytes), block * BLOCK_BYTES));
+    }
+    return NULL;
+}
+
+/* If n is there, the BLOCKS_OF_THREAD - 1 writes before it are, too, and nothing later. */
+static void check_shadow(struct bench *b, uint32_t number, unsigned thread)
+{
+    uint64_t n[BLOCKS_OF_THREAD], newest = 0, bytes[BLOCK_BYTES / 8];
+    for (uint64_t i = 0; i < BLOCKS_OF_THREAD; i++) {
+        uint64_t block = thread * BLOCKS_OF_THREAD + i;
+        ASSERT_OK(cow_shadow_read(b->cow, number, bytes, sizeof(bytes), block * BLOCK_BYTES));
+        for (size_t j = 0; j < ELEMENTSOF(bytes); j++)
+            ASSERT_EQ(bytes[j], bytes[0]);
+        n[i] = bytes[0];
+        newest = MAX(newest, n[i]);
+    }
+    for (uint64_t i = 0; i < BLOCKS_OF_THREAD; i++)
+        ASSERT_TRUE(n[i] + BLOCKS_OF_THREAD > newest);
+}
+
+TEST(shadows_are_of_one_moment)
+{
+    CLEANUP(bench_release) struct bench b;
+    _Atomic bool stop = false;
+    pthread_t threads[THREADS];
+    struct writer writers[THREADS];
+    bench_init(&b, 10 * BLOCKS, false);
+    for (unsigned i = 0; i < THREADS; i++) {
+        writers[i] = (struct writer){.bench = &b, .index = i, .stop = &stop};
+        ASSERT_EQ(pthread_create(&threads[i], NULL, write_in_turn, &writers[i]), 0);
+    }
+    for (unsigned i = 0; i < SHADOWS; i++) {
+        uint32_t number = take(&b);
+        for (unsigned twice = 0; twice < 2; twice++)
+            for (unsigned t = 0; t < THREADS; t++)
+                check_shadow(&b, number, t);
+        if (i % 3 == 2)
+            ASSERT_OK(cow_shadow_delete(b.cow, number - 1));
+        check_shadow(&b, number, i % THREADS);
+    }
+    stop = true;
+    for (unsigned i = 0; i < THREADS; i++)
+        ASSERT_EQ(pthread_join(threads[i], NULL), 0);
 }
 
 TEST_MAIN()
