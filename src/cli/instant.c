@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 #include "basic/error.h"
+#include "control/control.h"
+#include "control/json-text.h"
 #include "restore/instant-note.h"
-#include "restore/json-text.h"
 
 #define ANSWER_MS      10000
 #define STRING_LEN_MAX 65536u
@@ -222,7 +223,7 @@ int instant_send(const char *socket_path, struct json_object *request,
     CLEANUP_JSON struct json_object *response = NULL;
     const char *line = json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN |
                                                                    JSON_C_TO_STRING_NOSLASHESCAPE);
-    int r = line ? instant_ask(socket_path, line, ANSWER_MS, &text) : -ENOMEM;
+    int r = line ? control_ask(socket_path, line, ANSWER_MS, &text) : -ENOMEM;
     if (r == 0)
         r = json_parse_object(text, strlen(text), WHAT, &response);
     if (r == 0)

@@ -8,7 +8,7 @@
 #pragma once
 
 #include "basic/buffer.h"
-#include "basic/vector.h"
+#include "basic/string-vector.h"
 #include "repo/backend.h"
 #include "repo/crypt.h"
 #include "tree/catalog.h"
@@ -17,10 +17,6 @@
 #define BACKUP_OBJECT_LEN_MAX (64u << 20)
 #define BACKUP_STRINGS_MAX    1024u
 #define BACKUP_ID_LEN         64 /* hex digits */
-
-DEFINE_VECTOR(string_vector, char *);
-void string_vector_release_all(struct string_vector *v);
-_must_check_ int string_vector_add(struct string_vector *v, const char *s); /* copies */
 
 /* A file system that the backup's files were on. */
 struct backup_fs {

@@ -9,8 +9,8 @@
 
 #include "basic/log.h"
 #include "basic/text.h"
+#include "control/json-text.h"
 #include "restore/hydrator-private.h"
-#include "restore/json-text.h"
 
 #define PATHS_MAX 10000u
 #define OUTAGE_NS (10 * NSEC_PER_SEC)

@@ -51,6 +51,7 @@
 #include <unistd.h>
 
 #include "basic/log.h"
+#include "control/control.h"
 #include "restore/hydrator-private.h"
 #include "restore/instant-note.h"
 
@@ -612,7 +613,9 @@ static int place_or_find(struct hydrator *h)
 
 static int run(struct hydrator *h, struct threads *threads, struct control_server **ret_control)
 {
-    int r = control_server_start(h->config.restore_id, hydrator_control, h, ret_control);
+    char id[INSTANT_ID_LEN + 1];
+    instant_id_format(h->config.restore_id, id);
+    int r = control_server_start(INSTANT_SOCKET_DIR, id, hydrator_control, h, ret_control);
     if (r >= 0)
         r = open_backup_or_wait(h);
     set_waiting(h, false);

@@ -15,9 +15,9 @@
 
 #include "basic/error.h"
 #include "basic/text.h"
+#include "control/json-text.h"
 #include "repo/keys.h"
 #include "restore/instant.h"
-#include "restore/json-text.h"
 #include "restore/source.h"
 
 #define CONFIG_WHAT       "restore configuration"

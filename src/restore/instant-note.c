@@ -17,9 +17,9 @@
 #include "basic/error.h"
 #include "basic/log.h"
 #include "basic/text.h"
+#include "control/json-text.h"
 #include "filter/gate-holder.h"
 #include "restore/instant-private.h"
-#include "restore/json-text.h"
 
 #define NOTE_VERSION     1u
 #define NOTE_LEN_MAX     ((size_t)1 << 20)

@@ -15,8 +15,6 @@ _must_check_ int instant_start_programs(const struct instant_programs *programs,
                                         struct instant_report *ret_report);
 
 _must_check_ int instant_list_in(const char *dir, struct instant_running_vector *ret_running);
-_must_check_ int control_server_start_in(const char *dir, uint64_t restore_id, control_fn fn,
-                                         void *userdata, struct control_server **ret_server);
 
 _must_check_ int instant_note_write_in(const char *dir, const struct instant_config *config,
                                        const char *password_file);

@@ -29,8 +29,8 @@
 
 #include "basic/buffer.h"
 #include "basic/error.h"
+#include "control/json-text.h"
 #include "restore/instant-private.h"
-#include "restore/json-text.h"
 
 #define FILTERD_NAME   "umbra-filterd"
 #define HYDRATOR_NAME  "umbra-hydrated"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Instant restore, as its users see it: what a restore is told (instant-config.c), how one is
- * started (instant-start.c), and how a running one is asked and told things (control.c).
+ * started (instant-start.c), and how a running one is asked and told things.
  *
  * A restore is two daemons: umbra-filterd, which holds readers back, and umbra-hydrated, which
  * fills in what they wait for.  The essay is in hydrator.c.
@@ -102,8 +102,8 @@ _must_check_ int instant_start(const struct instant_config *config, int held_fd,
 
 /* ---- a running restore ---- */
 
-/* One request, one response, both a line of JSON, over the socket INSTANT_SOCKET_DIR/HEX16.sock.
- * Requests: {"do": "status"}, "pause", "resume", "cancel", {"do": "hydrate", "paths":
+/* One request, one response, both a line of JSON, over the socket INSTANT_SOCKET_DIR/HEX16.sock
+ * (control.h). Requests: {"do": "status"}, "pause", "resume", "cancel", {"do": "hydrate", "paths":
  * ["below/the/target", ...]}, {"do": "pending", "paths": [...]} (how many "files" there are not
  * complete, and of those "files_failed"), {"do": "limit", "bytes_per_s": N}.  Every response has
  * "ok", and "error" when that is false. */
@@ -117,23 +117,6 @@ struct instant_running {
 DEFINE_VECTOR(instant_running_vector, struct instant_running);
 void instant_running_vector_release_all(struct instant_running_vector *v);
 _must_check_ int instant_list(struct instant_running_vector *ret_running);
-/* Connects, sends, waits at most timeout_ms.  -ECONNREFUSED/-ENOENT: not running; -ECONNRESET: it
- * ended before it answered; -ETIMEDOUT.  The response (malloc'ed) is without its newline. */
-_must_check_ int instant_ask(const char *socket_path, const char *request, int timeout_ms,
-                             char **ret_response);
-
-/* The other side: a thread that listens, and calls back for each request (one at a time; without
- * its newline, with a NUL behind it).  The answer is malloc'ed by the callback; when it fails, the
- * answer is made of error_text().  A client that says nothing for some seconds is dropped, and so
- * is one that is neither root nor our own user. */
-struct control_server;
-typedef int (*control_fn)(const char *request, size_t len, char **ret_response, void *userdata);
-/* -EADDRINUSE: that restore is running. */
-_must_check_ int control_server_start(uint64_t restore_id, control_fn fn, void *userdata,
-                                      struct control_server **ret_server);
-/* Removes the socket; NULL is fine.  No callback runs after it has returned. */
-void control_server_stop(struct control_server *server);
-DEFINE_CLEANUP_PTR(struct control_server *, control_server_stop);
 
 /*
  * The response to "status" (numbers unless said otherwise):

@@ -8,6 +8,7 @@
 
 #include "basic/cleanup.h"
 #include "basic/test.h"
+#include "control/control.h"
 #include "restore/instant-private.h"
 
 #define BACKUP_ID "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
@@ -217,7 +218,7 @@ TEST(the_note_of_a_restore_that_has_started_is_left)
     ASSERT_EQ(mkdir(sockets, 0700), 0);
     {
         CLEANUP(control_server_stopp) struct control_server *server = NULL;
-        ASSERT_OK(control_server_start_in(sockets, 14, no_answer, NULL, &server));
+        ASSERT_OK(control_server_start(sockets, "000000000000000e", no_answer, NULL, &server));
         ASSERT_TRUE(!drop(14, INSTANT_NOTE_STALE));
     }
     ASSERT_TRUE(!drop(14, INSTANT_NOTE_AWAY)); /* as it looked before */

@@ -17,6 +17,7 @@
 
 #include "basic/cleanup.h"
 #include "basic/error.h"
+#include "control/control.h"
 #include "restore/instant-private.h"
 
 #define ASK_TIME_MS 20000
@@ -108,7 +109,7 @@ static int ask(const char *id, const char *request)
 
     if (asprintf(&path, INSTANT_SOCKET_DIR "/%s.sock", id) < 0)
         return complain(-ENOMEM);
-    int r = instant_ask(path, request, ASK_TIME_MS, &response);
+    int r = control_ask(path, request, ASK_TIME_MS, &response);
     if (r < 0)
         return complain(r);
     (void)puts(response);

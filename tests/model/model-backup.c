@@ -11,6 +11,7 @@
 
 #include "basic/cleanup.h"
 #include "basic/test.h"
+#include "control/control.h"
 #include "model.h"
 #include "repo/backup.h"
 #include "restore/instant-private.h"
@@ -269,7 +270,7 @@ void instant_tell(const struct settings *s, const char *request)
 
     instant_id_format(restore_id_of(s), id);
     (void)snprintf(path, sizeof(path), INSTANT_SOCKET_DIR "/%s.sock", id);
-    int r = instant_ask(path, request, ASK_MS, &response);
+    int r = control_ask(path, request, ASK_MS, &response);
     if (r >= 0 && s->verbose)
         fprintf(stderr, "%s -> %s\n", request, response);
     free(response);

@@ -10,10 +10,10 @@
 
 #include "basic/cleanup.h"
 #include "basic/test.h"
-#include "restore/instant-private.h"
+#include "control/control.h"
 
-#define ID         UINT64_C(0xfeedface12345678)
-#define SOCKET     "feedface12345678.sock"
+#define NAME       "feedface12345678"
+#define SOCKET     NAME CONTROL_SUFFIX
 #define TIMEOUT_MS 20000
 
 static char dir[4200], socket_path[4300];
@@ -39,26 +39,24 @@ static int echo(const char *request, size_t len, char **ret_response, void *user
 static struct control_server *start_echo(void *userdata)
 {
     struct control_server *server = NULL;
-    ASSERT_OK(control_server_start_in(dir, ID, echo, userdata, &server));
+    ASSERT_OK(control_server_start(dir, NAME, echo, userdata, &server));
     return server;
 }
 
 static void assert_answer(const char *request, const char *expected)
 {
     CLEANUP_FREE char *response = NULL;
-    ASSERT_OK(instant_ask(socket_path, request, TIMEOUT_MS, &response));
+    ASSERT_OK(control_ask(socket_path, request, TIMEOUT_MS, &response));
     ASSERT_STREQ(response, expected);
 }
 
 static size_t count_running(void)
 {
-    CLEANUP(instant_running_vector_release_all) struct instant_running_vector list = {0};
-    ASSERT_OK(instant_list_in(dir, &list));
-    if (list.count == 1) {
-        ASSERT_EQ(list.items[0].restore_id, ID);
-        ASSERT_STREQ(list.items[0].socket_path, socket_path);
-    }
-    return list.count;
+    CLEANUP(string_vector_release_all) struct string_vector names = {0};
+    ASSERT_OK(control_list(dir, &names));
+    if (names.count == 1)
+        ASSERT_STREQ(names.items[0], NAME);
+    return names.count;
 }
 
 TEST(requests_are_answered)
@@ -83,7 +81,7 @@ TEST(long_lines_pass)
     memset(request, 'x', len);
     request[len] = '\0';
     struct control_server *server = start_echo(NULL);
-    ASSERT_OK(instant_ask(socket_path, request, TIMEOUT_MS, &response));
+    ASSERT_OK(control_ask(socket_path, request, TIMEOUT_MS, &response));
     ASSERT_EQ(strlen(response), len + 2);
     ASSERT_MEMEQ(response + 1, request, len);
     control_server_stop(server);
@@ -99,7 +97,7 @@ TEST(too_long_requests_are_refused)
     memset(request, 'x', len);
     request[len] = '\0';
     struct control_server *server = start_echo(NULL);
-    int r = instant_ask(socket_path, request, TIMEOUT_MS, &response);
+    int r = control_ask(socket_path, request, TIMEOUT_MS, &response);
     if (r == 0) { /* it was told why before the connection went away */
         ASSERT_TRUE(strstr(response, "too long"));
         free(response);
@@ -129,17 +127,17 @@ TEST(a_directory_of_others_is_refused)
     make_place("open");
     ASSERT_EQ(mkdir(dir, 0700), 0);
     ASSERT_EQ(chmod(dir, 0770), 0);
-    ASSERT_ERR(control_server_start_in(dir, ID, echo, NULL, &server), -EPERM);
+    ASSERT_ERR(control_server_start(dir, NAME, echo, NULL, &server), -EPERM);
 }
 
-TEST(running_restores_are_listed)
+TEST(who_listens_is_listed)
 {
     struct control_server *second = NULL;
     make_place("listed");
     ASSERT_EQ(count_running(), 0);
     struct control_server *server = start_echo(NULL);
     ASSERT_EQ(count_running(), 1);
-    ASSERT_OK(control_server_start_in(dir, 1, echo, NULL, &second));
+    ASSERT_OK(control_server_start(dir, "a", echo, NULL, &second));
     ASSERT_EQ(count_running(), 2);
     control_server_stop(second);
     ASSERT_EQ(count_running(), 1);
@@ -147,12 +145,12 @@ TEST(running_restores_are_listed)
     ASSERT_EQ(count_running(), 0);
 }
 
-TEST(one_restore_runs_once)
+TEST(a_name_has_one_server)
 {
     struct control_server *other;
     make_place("once");
     struct control_server *server = start_echo(NULL);
-    ASSERT_ERR(control_server_start_in(dir, ID, echo, NULL, &other), -EADDRINUSE);
+    ASSERT_ERR(control_server_start(dir, NAME, echo, NULL, &other), -EADDRINUSE);
     assert_answer("still", "<still>");
     control_server_stop(server);
 }
@@ -173,9 +171,9 @@ TEST(sockets_of_the_dead_are_removed)
     char *response;
     make_place("dead");
     ASSERT_EQ(mkdir(dir, 0700), 0);
-    ASSERT_ERR(instant_ask(socket_path, "x", TIMEOUT_MS, &response), -ENOENT);
+    ASSERT_ERR(control_ask(socket_path, "x", TIMEOUT_MS, &response), -ENOENT);
     leave_socket();
-    ASSERT_ERR(instant_ask(socket_path, "x", TIMEOUT_MS, &response), -ECONNREFUSED);
+    ASSERT_ERR(control_ask(socket_path, "x", TIMEOUT_MS, &response), -ECONNREFUSED);
     ASSERT_EQ(count_running(), 0);
     ASSERT_EQ(access(socket_path, F_OK), -1);
 }
@@ -195,7 +193,7 @@ TEST(other_names_are_left_alone)
     char other[4300];
     make_place("other");
     ASSERT_EQ(mkdir(dir, 0700), 0);
-    (void)snprintf(other, sizeof(other), "%s/FEEDFACE.sock", dir);
+    (void)snprintf(other, sizeof(other), "%s/other.sock", dir);
     CLEANUP_CLOSE int fd = open(other, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     ASSERT_TRUE(fd >= 0);
     ASSERT_EQ(count_running(), 0);

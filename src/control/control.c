@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How a running restore is talked to: a socket for each, in a directory that only root can enter.
+ * How a running daemon is talked to: control.h.
  *
  * A connection is one request and one response.  The server does them one after the other in one
  * thread; whoever connects has a few seconds to say its line and to take the answer.
@@ -14,6 +14,8 @@
  * 3. The callback is only called by the server's thread, which ends before control_server_stop()
  *    returns.
  */
+#include "control/control.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -33,23 +35,19 @@
 #include "basic/error.h"
 #include "basic/log.h"
 #include "basic/text.h"
-#include "restore/instant-private.h"
-#include "restore/json-text.h"
+#include "control/json-text.h"
 
-#define CLIENT_TIME_MS    5000
-#define RETRY_MS          10
-#define BACKLOG           64
-#define REQUEST_LEN_MAX   ((size_t)16 << 20)
-#define RESPONSE_LEN_MAX  ((size_t)16 << 20)
-#define READ_STEP         ((size_t)64 << 10)
-#define SOCKET_SUFFIX     ".sock"
-#define SOCKET_NAME_LEN   (INSTANT_ID_LEN + sizeof(SOCKET_SUFFIX) - 1)
-#define SOCKET_DIR_PARENT "/run/umbra"
+#define CLIENT_TIME_MS   5000
+#define RETRY_MS         10
+#define BACKLOG          64
+#define REQUEST_LEN_MAX  ((size_t)16 << 20)
+#define RESPONSE_LEN_MAX ((size_t)16 << 20)
+#define READ_STEP        ((size_t)64 << 10)
 
 struct control_server {
     int listen_fd, stop_fd;
     int dir_fd;
-    char name[SOCKET_NAME_LEN + 1];
+    char name[CONTROL_NAME_MAX + sizeof(CONTROL_SUFFIX)];
     control_fn fn;
     void *userdata;
     pthread_t thread;
@@ -214,25 +212,24 @@ static int lock_dir(int dir_fd)
 {
     while (flock(dir_fd, LOCK_EX) < 0)
         if (errno != EINTR)
-            return error_note_describe(-errno, "cannot lock the directory of running restores");
+            return error_note_describe(-errno, "cannot lock the directory of sockets");
     return 0;
 }
 
 static int reopen_dir(int dir_fd)
 {
     int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return fd < 0 ? error_note_describe(-errno, "cannot open the directory of running restores")
-                  : fd;
+    return fd < 0 ? error_note_describe(-errno, "cannot open the directory of sockets") : fd;
 }
 
 /* ---- the client ---- */
 
 static int ask_failed(int r, const char *socket_path)
 {
-    return error_note_describe(r, "cannot ask the restore at '%s'", socket_path);
+    return error_note_describe(r, "cannot ask '%s'", socket_path);
 }
 
-int instant_ask(const char *socket_path, const char *request, int timeout_ms, char **ret_response)
+int control_ask(const char *socket_path, const char *request, int timeout_ms, char **ret_response)
 {
     const struct patience patience = {.deadline_ms = now_ms() + timeout_ms, .stop_fd = -1};
     CLEANUP(buffer_release) struct buffer line = {0};
@@ -259,56 +256,38 @@ int instant_ask(const char *socket_path, const char *request, int timeout_ms, ch
     return 0;
 }
 
-void instant_running_vector_release_all(struct instant_running_vector *v)
+/* The name of a socket "NAME.sock"; false: it is none. */
+static bool parse_socket_name(int dir_fd, const char *file, char name[CONTROL_NAME_MAX + 1])
 {
-    for (size_t i = 0; i < v->count; i++)
-        free(v->items[i].socket_path);
-    instant_running_vector_release(v);
-}
-
-/* The id of a name "HEX16.sock". */
-static bool parse_socket_name(const char *name, uint64_t *ret_id)
-{
-    char id[INSTANT_ID_LEN + 1] = "";
-    if (strlen(name) != SOCKET_NAME_LEN || strcmp(name + INSTANT_ID_LEN, SOCKET_SUFFIX) != 0)
+    struct stat st;
+    size_t len = strlen(file), suffix_len = strlen(CONTROL_SUFFIX);
+    if (len <= suffix_len || len - suffix_len > CONTROL_NAME_MAX ||
+        strcmp(file + len - suffix_len, CONTROL_SUFFIX) != 0)
         return false;
-    memcpy(id, name, INSTANT_ID_LEN);
-    return instant_id_parse(id, ret_id) == 0;
+    memcpy(name, file, len - suffix_len);
+    name[len - suffix_len] = '\0';
+    return fstatat(dir_fd, file, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode);
 }
 
-static int add_running(const char *dir, const char *name, uint64_t id,
-                       struct instant_running_vector *list)
+static int compare_names(const void *a, const void *b)
 {
-    struct instant_running running = {.restore_id = id};
-    if (asprintf(&running.socket_path, "%s/%s", dir, name) < 0)
-        return -ENOMEM;
-    int r = instant_running_vector_push(list, &running);
-    if (r < 0)
-        free(running.socket_path);
-    return r;
-}
-
-static int compare_running(const void *a, const void *b)
-{
-    uint64_t x = ((const struct instant_running *)a)->restore_id;
-    uint64_t y = ((const struct instant_running *)b)->restore_id;
-    return (x > y) - (x < y);
+    return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
 /* Names of the dead are removed. */
-static int list_locked(const char *dir, DIR *stream, struct instant_running_vector *list)
+static int list_locked(const char *dir, DIR *stream, struct string_vector *names)
 {
     for (;;) {
         errno = 0;
         const struct dirent *entry = readdir(stream);
         if (!entry)
             return errno == 0 ? 0 : error_note_describe(-errno, "cannot read '%s'", dir);
-        uint64_t id;
-        if (!parse_socket_name(entry->d_name, &id))
+        char name[CONTROL_NAME_MAX + 1];
+        if (!parse_socket_name(dirfd(stream), entry->d_name, name))
             continue;
         int r = probe(dirfd(stream), entry->d_name);
         if (r == 0)
-            r = add_running(dir, entry->d_name, id, list);
+            r = string_vector_add(names, name);
         else if (r == -ECONNREFUSED)
             (void)unlinkat(dirfd(stream), entry->d_name, 0);
         if (r == -ENOMEM)
@@ -316,12 +295,12 @@ static int list_locked(const char *dir, DIR *stream, struct instant_running_vect
     }
 }
 
-int instant_list_in(const char *dir, struct instant_running_vector *ret_running)
+int control_list(const char *dir, struct string_vector *ret_names)
 {
-    CLEANUP(instant_running_vector_release_all) struct instant_running_vector list = {0};
+    CLEANUP(string_vector_release_all) struct string_vector names = {0};
     CLEANUP_CLOSE int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 && errno != ENOENT)
-        return error_note_describe(-errno, "cannot look for running restores in '%s'", dir);
+        return error_note_describe(-errno, "cannot look for sockets in '%s'", dir);
     if (fd >= 0) {
         DIR *stream = fdopendir(fd);
         if (!stream)
@@ -329,21 +308,16 @@ int instant_list_in(const char *dir, struct instant_running_vector *ret_running)
         int locked_fd = TAKE_FD(fd);
         int r = lock_dir(locked_fd);
         if (r == 0)
-            r = list_locked(dir, stream, &list);
+            r = list_locked(dir, stream, &names);
         (void)closedir(stream);
         if (r < 0)
             return r;
     }
-    if (list.count > 1)
-        qsort(list.items, list.count, sizeof(*list.items), compare_running);
-    *ret_running = list;
-    list = (struct instant_running_vector){0};
+    if (names.count > 1)
+        qsort(names.items, names.count, sizeof(*names.items), compare_names);
+    *ret_names = names;
+    names = (struct string_vector){0};
     return 0;
-}
-
-int instant_list(struct instant_running_vector *ret_running)
-{
-    return instant_list_in(INSTANT_SOCKET_DIR, ret_running);
 }
 
 /* ---- the server ---- */
@@ -421,6 +395,18 @@ static int make_dir(const char *dir)
     return 0;
 }
 
+static int make_dirs(const char *dir)
+{
+    const char *slash = strrchr(dir, '/');
+    if (slash && slash > dir) {
+        CLEANUP_FREE char *parent = strndup(dir, (size_t)(slash - dir));
+        int r = parent ? make_dir(parent) : -ENOMEM;
+        if (r < 0)
+            return r;
+    }
+    return make_dir(dir);
+}
+
 /* Nobody else may be able to put names into it. */
 static int open_dir(const char *dir, int *ret_fd)
 {
@@ -441,10 +427,10 @@ static int listen_as(int fd, int dir_fd, const char *name)
     name_address(dir_fd, name, &address);
     (void)unlinkat(dir_fd, name, 0);
     if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-        return error_note_describe(-errno, "cannot bind the socket of the restore");
+        return error_note_describe(-errno, "cannot bind a socket");
     if (fchmodat(dir_fd, name, 0600, 0) == 0 && listen(fd, BACKLOG) == 0)
         return 0;
-    int r = error_note_describe(-errno, "cannot listen to the socket of the restore");
+    int r = error_note_describe(-errno, "cannot listen to a socket");
     (void)unlinkat(dir_fd, name, 0);
     return r;
 }
@@ -454,14 +440,13 @@ static int publish_locked(struct control_server *s)
 {
     static const char temporary[] = "new";
     if (probe(s->dir_fd, s->name) == 0)
-        return error_note(-EADDRINUSE, "restore %.*s is running already", (int)INSTANT_ID_LEN,
-                          s->name);
+        return error_note(-EADDRINUSE, "'%s' has a process that listens", s->name);
     int r = listen_as(s->listen_fd, s->dir_fd, temporary);
     if (r < 0)
         return r;
     if (renameat(s->dir_fd, temporary, s->dir_fd, s->name) == 0)
         return 0;
-    r = error_note_describe(-errno, "cannot name the socket of the restore");
+    r = error_note_describe(-errno, "cannot name a socket");
     (void)unlinkat(s->dir_fd, temporary, 0);
     return r;
 }
@@ -483,19 +468,19 @@ static void unpublish(struct control_server *s)
         remove_stale_locked(s->dir_fd, s->name);
 }
 
-int control_server_start_in(const char *dir, uint64_t restore_id, control_fn fn, void *userdata,
-                            struct control_server **ret_server)
+int control_server_start(const char *dir, const char *name, control_fn fn, void *userdata,
+                         struct control_server **ret_server)
 {
     CLEANUP(control_server_freep) struct control_server *s = calloc(1, sizeof(*s));
-    char id[INSTANT_ID_LEN + 1];
     if (!s)
         return -ENOMEM;
-    instant_id_format(restore_id, id);
-    (void)snprintf(s->name, sizeof(s->name), "%s" SOCKET_SUFFIX, id);
+    if (strlen(name) > CONTROL_NAME_MAX)
+        return error_note(-ENAMETOOLONG, "the name of the socket '%s' is too long", name);
+    (void)snprintf(s->name, sizeof(s->name), "%s" CONTROL_SUFFIX, name);
     s->fn = fn;
     s->userdata = userdata;
     s->listen_fd = s->stop_fd = s->dir_fd = -EBADF;
-    int r = make_dir(dir);
+    int r = make_dirs(dir);
     if (r == 0)
         r = open_dir(dir, &s->dir_fd);
     if (r < 0)
@@ -518,15 +503,6 @@ int control_server_start_in(const char *dir, uint64_t restore_id, control_fn fn,
     }
     *ret_server = TAKE_PTR(s);
     return 0;
-}
-
-int control_server_start(uint64_t restore_id, control_fn fn, void *userdata,
-                         struct control_server **ret_server)
-{
-    int r = make_dir(SOCKET_DIR_PARENT);
-    return r < 0
-               ? r
-               : control_server_start_in(INSTANT_SOCKET_DIR, restore_id, fn, userdata, ret_server);
 }
 
 void control_server_stop(struct control_server *server)

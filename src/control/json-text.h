@@ -15,7 +15,7 @@
 
 #include "basic/cleanup.h"
 #include "basic/macro.h"
-#include "repo/backup-object.h"
+#include "basic/string-vector.h"
 
 DEFINE_CLEANUP_PTR(struct json_object *, json_object_put);
 

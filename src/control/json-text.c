@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "restore/json-text.h"
+#include "control/json-text.h"
 
 #include <math.h>
 #include <string.h>
