@@ -255,7 +255,6 @@ void cow_free(struct cow *cow)
     pthread_mutex_destroy(&cow->admin);
     free(cow);
 }
-DEFINE_CLEANUP_PTR(struct cow *, cow_free);
 
 /* ---- creating ---- */
 
@@ -289,17 +288,46 @@ static int make_cells_file(struct io *io)
     return r;
 }
 
+/* The whole blocks in a range of bytes are known to be zero. */
+static int set_zeros(struct cow *cow, uint64_t start, uint64_t end)
+{
+    uint64_t block = (start + cow->block_bytes - 1) / cow->block_bytes;
+    uint64_t stop = end == cow->origin_bytes ? cow->block_count : end / cow->block_bytes;
+    int r = 0;
+    while (r == 0 && block < stop) {
+        uint64_t group = block / COW_GROUP_BLOCKS, at = block % COW_GROUP_BLOCKS;
+        uint64_t count = MIN(stop - block, COW_GROUP_BLOCKS - at);
+        uint64_t ones = count < 64 ? (UINT64_C(1) << count) - 1 : UINT64_MAX;
+        r = table_change_mask(&cow->tables[COW_TABLE_ZERO], group, ones << at, 0);
+        block += count;
+    }
+    return r;
+}
+
+/* What the origin itself knows to be zero: durably, so what is written to it is flushed first. */
+static int set_holes(struct cow *cow)
+{
+    uint64_t offset = 0, start, end;
+    int r = cow->origin->ops->flush(cow->origin);
+    while (r == 0 && offset < cow->origin_bytes) {
+        r = cow->origin->ops->find_data(cow->origin, offset, &start, &end);
+        if (r == 0)
+            r = set_zeros(cow, offset, start);
+        offset = end;
+    }
+    return r;
+}
+
 static int fill_tables(struct cow *cow, const struct cow_options *options)
 {
     const struct cow_settings_record settings = {
         .cells_max = le64_make(options->max_bytes / cow->block_bytes),
         .flags = le32_make(options->protect_shadows ? COW_SETTINGS_PROTECT_SHADOWS : 0)};
     int r = table_put(&cow->tables[COW_TABLE_STATE], COW_STATE_SETTINGS, &settings);
-    for (uint64_t g = 0; r == 0 && options->origin_is_zero && g < group_count(cow); g++) {
-        uint64_t left = cow->block_count - g * COW_GROUP_BLOCKS;
-        uint64_t mask = left >= COW_GROUP_BLOCKS ? UINT64_MAX : (UINT64_C(1) << left) - 1;
-        r = table_change_mask(&cow->tables[COW_TABLE_ZERO], g, mask, 0);
-    }
+    if (r == 0 && options->origin_is_zero)
+        r = set_zeros(cow, 0, cow->origin_bytes);
+    else if (r == 0 && cow->origin->ops->find_data)
+        r = set_holes(cow);
     cow->root_sequence = 1;
     for (unsigned i = 0; r == 0 && i < COW_TABLE_COUNT; i++)
         r = table_write(&cow->tables[i], cow->root_sequence, &cow->root_sums[i]);

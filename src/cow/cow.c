@@ -179,7 +179,8 @@ static uint64_t own_blocks(struct cow *cow, uint64_t first, uint64_t last)
     return mask & ~zero;
 }
 
-static int discard_masked(struct cow *cow, uint64_t group, uint64_t mask)
+/* -EOPNOTSUPP: *done is what was done before that. */
+static int discard_masked(struct cow *cow, uint64_t group, uint64_t mask, uint64_t *done)
 {
     int r = 0;
     for (unsigned i = 0, n; r == 0 && i < COW_GROUP_BLOCKS; i += n) {
@@ -192,6 +193,8 @@ static int discard_masked(struct cow *cow, uint64_t group, uint64_t mask)
         uint64_t offset = block * cow->block_bytes;
         uint64_t len = MIN((uint64_t)n * cow->block_bytes, cow->origin_bytes - offset);
         r = cow->origin->ops->discard(cow->origin, len, offset);
+        if (r == 0)
+            *done |= (n < 64 ? (UINT64_C(1) << n) - 1 : UINT64_MAX) << i;
     }
     return r;
 }
@@ -202,12 +205,13 @@ static int discard_piece(struct cow *cow, uint64_t first, uint64_t last)
     struct cow_range range = {.first = first, .last = last, .exclusive = true};
     uint64_t group = first / COW_GROUP_BLOCKS;
     cow_range_lock(cow, &range, true);
-    uint64_t mask = own_blocks(cow, first, last);
-    int r = mask ? discard_masked(cow, group, mask) : 0;
-    if (r == 0 && mask)
+    uint64_t done = 0, mask = own_blocks(cow, first, last);
+    int r = discard_masked(cow, group, mask, &done);
+    r = r == -EOPNOTSUPP ? 0 : r;
+    if (r == 0 && done)
         r = cow_flush(cow);
-    if (r == 0 && mask) {
-        const struct cow_log_zero set = {.group = le64_make(group), .mask = le64_make(mask)};
+    if (r == 0 && done) {
+        const struct cow_log_zero set = {.group = le64_make(group), .mask = le64_make(done)};
         const struct cow_part part = {COW_LOG_ZERO_SET, &set, sizeof(set)};
         r = cow_commit(cow, &part, 1);
     }

@@ -28,7 +28,8 @@ struct cow_options {
     uint32_t block_bytes;      /* create: 0: 16 KiB */
     uint64_t max_bytes;        /* create: of what is kept; rounded down to blocks, at least one */
     bool protect_shadows;      /* create: when full, writes fail instead of shadows being deleted */
-    bool origin_is_zero;       /* create: it reads as zeros everywhere, and is not worth keeping */
+    bool origin_is_zero;       /* create: it reads as zeros everywhere, and is not worth keeping;
+                                  what an image file has as holes is known without being said */
     uint64_t log_bytes;        /* create: 0: 64 MiB */
     uint64_t log_flush_bytes;  /* create: 0: the log's default */
     uint64_t checkpoint_bytes; /* both: of log; 0: 4 MiB */
@@ -47,6 +48,7 @@ _must_check_ int cow_open(const struct cow_place *place, const struct cow_option
 int cow_close(struct cow *cow);
 /* Frees it as if the process had been killed. */
 void cow_free(struct cow *cow);
+DEFINE_CLEANUP_PTR(struct cow *, cow_free);
 
 /* ---- the device ---- */
 
