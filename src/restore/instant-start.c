@@ -29,6 +29,7 @@
 
 #include "basic/buffer.h"
 #include "basic/error.h"
+#include "basic/own-program.h"
 #include "control/json-text.h"
 #include "restore/instant-private.h"
 
@@ -50,50 +51,10 @@ static void instant_programs_release(struct instant_programs *programs)
     *programs = (struct instant_programs){0};
 }
 
-static int own_dir(char **ret_dir)
-{
-    char path[4096];
-    ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 1);
-    if (len < 0)
-        return error_note_describe(-errno, "cannot read /proc/self/exe");
-    path[len] = '\0';
-    char *slash = strrchr(path, '/');
-    *(slash ? slash : path) = '\0';
-    char *dir = strdup(path);
-    if (!dir)
-        return -ENOMEM;
-    *ret_dir = dir;
-    return 0;
-}
-
-/* Beside ourselves, in a build tree, or installed. */
-static int find_program(const char *dir, const char *name, char **ret_path)
-{
-    const char *const places[][2] = {{dir, ""}, {dir, "/src/filter"}, {UMBRA_LIBEXECDIR, ""}};
-    for (size_t i = 0; i < ELEMENTSOF(places); i++) {
-        CLEANUP_FREE char *path = NULL;
-        if (asprintf(&path, "%s%s/%s", places[i][0], places[i][1], name) < 0) {
-            path = NULL;
-            return -ENOMEM;
-        }
-        if (access(path, X_OK) == 0) {
-            *ret_path = TAKE_PTR(path);
-            return 0;
-        }
-    }
-    return error_note(-ENOENT, "cannot find the program '%s' in '%s' or '%s'", name, dir,
-                      UMBRA_LIBEXECDIR);
-}
-
 static int find_programs(struct instant_programs *programs)
 {
-    CLEANUP_FREE char *dir = NULL;
-    int r = own_dir(&dir);
-    if (r == 0)
-        r = find_program(dir, FILTERD_NAME, &programs->filterd);
-    if (r == 0)
-        r = find_program(dir, HYDRATOR_NAME, &programs->hydrator);
-    return r;
+    int r = own_program_find(FILTERD_NAME, &programs->filterd);
+    return r < 0 ? r : own_program_find(HYDRATOR_NAME, &programs->hydrator);
 }
 
 /* ---- what they are given ---- */
