@@ -10,19 +10,19 @@
 
 #include "cli/output.h"
 
-void table_release(struct table *table)
+void text_table_release(struct text_table *table)
 {
     string_vector_release_all(&table->cells);
 }
 
-void table_begin(struct table *table, size_t column_count, const char *alignment)
+void text_table_begin(struct text_table *table, size_t column_count, const char *alignment)
 {
     assert(column_count > 0 && column_count <= TABLE_COLUMNS_MAX);
     assert(strlen(alignment) == column_count);
-    *table = (struct table){.column_count = column_count, .alignment = alignment};
+    *table = (struct text_table){.column_count = column_count, .alignment = alignment};
 }
 
-void table_row(struct table *table, ...)
+void text_table_row(struct text_table *table, ...)
 {
     va_list ap;
     va_start(ap, table);
@@ -54,7 +54,7 @@ static void print_cell(const char *text, size_t width, char alignment, bool last
         printf("%s%*s", text, last ? 0 : padding, "");
 }
 
-void table_print(const struct table *table)
+void text_table_print(const struct text_table *table)
 {
     size_t widths[TABLE_COLUMNS_MAX] = {0};
     for (size_t i = 0; i < table->cells.count; i++) {

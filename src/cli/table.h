@@ -6,14 +6,14 @@
 
 #define TABLE_COLUMNS_MAX 16
 
-struct table {
+struct text_table {
     size_t column_count;
     const char *alignment;      /* one letter a column: 'L' or 'R' */
     struct string_vector cells; /* row by row */
 };
 
-void table_release(struct table *table);
-void table_begin(struct table *table, size_t column_count, const char *alignment);
+void text_table_release(struct text_table *table);
+void text_table_begin(struct text_table *table, size_t column_count, const char *alignment);
 /* As many strings as there are columns; they are copied. */
-void table_row(struct table *table, ...);
-void table_print(const struct table *table);
+void text_table_row(struct text_table *table, ...);
+void text_table_print(const struct text_table *table);

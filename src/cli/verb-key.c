@@ -28,7 +28,7 @@ static const struct option_spec key_options[] = {
 /* ---- list ---- */
 
 struct key_listing {
-    struct table table;
+    struct text_table table;
     struct json_object *array;
 };
 
@@ -47,9 +47,9 @@ static int on_key(const struct key_info *key, void *userdata)
     char name[13], when[32];
     CLEANUP_FREE char *label = text_escape(key->label, strlen(key->label));
     (void)snprintf(name, sizeof(name), "%.12s", key->name);
-    table_row(&listing->table, key->current ? "*" : "", name,
-              format_local_time(key->created_ns / (int64_t)NSEC_PER_SEC, when),
-              label && *label ? label : "-");
+    text_table_row(&listing->table, key->current ? "*" : "", name,
+                   format_local_time(key->created_ns / (int64_t)NSEC_PER_SEC, when),
+                   label && *label ? label : "-");
     return 0;
 }
 
@@ -63,17 +63,17 @@ static int run_list(struct cli *cli, void *values, char **words, int word_count)
     if (r < 0)
         return r;
     struct key_listing listing = {.array = cli->json ? json_new_array() : NULL};
-    table_begin(&listing.table, 4, "LLLL");
-    table_row(&listing.table, "", "KEY", "MADE", "LABEL");
+    text_table_begin(&listing.table, 4, "LLLL");
+    text_table_row(&listing.table, "", "KEY", "MADE", "LABEL");
     r = key_list(repo->backend, repo->key_name, on_key, &listing);
     if (r == 0 && cli->json) {
         CLEANUP_JSON struct json_object *object = json_new_object();
         json_add(object, "keys", TAKE_PTR(listing.array));
         json_print(object);
     } else if (r == 0)
-        table_print(&listing.table);
+        text_table_print(&listing.table);
     json_putp(&listing.array);
-    table_release(&listing.table);
+    text_table_release(&listing.table);
     return r;
 }
 

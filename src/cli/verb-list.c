@@ -71,9 +71,9 @@ static char *describe_paths(const struct backup *backup)
 
 static void print_table(const struct backup_vector *backups, const struct list_values *values)
 {
-    CLEANUP(table_release) struct table table = {0};
-    table_begin(&table, 7, "LLLLRRL");
-    table_row(&table, "ID", "TIME", "HOST", "TAGS", "FILES", "SIZE", "PATHS");
+    CLEANUP(text_table_release) struct text_table table = {0};
+    text_table_begin(&table, 7, "LLLLRRL");
+    text_table_row(&table, "ID", "TIME", "HOST", "TAGS", "FILES", "SIZE", "PATHS");
     for (size_t i = 0; i < backups->count; i++) {
         const struct backup *b = backups->items[i];
         if (!is_wanted(b, values))
@@ -83,12 +83,12 @@ static void print_table(const struct backup_vector *backups, const struct list_v
         CLEANUP_FREE char *paths = describe_paths(b);
         CLEANUP_FREE char *host = text_escape(b->host, strlen(b->host));
         (void)snprintf(id, sizeof(id), "%.12s", b->id);
-        table_row(&table, id, format_local_time(b->start_ns / (int64_t)NSEC_PER_SEC, when),
-                  host ? host : "?", tags && *tags ? tags : "-",
-                  format_count(b->stats.file_count, files),
-                  text_format_bytes(b->stats.size_bytes, size), paths ? paths : "?");
+        text_table_row(&table, id, format_local_time(b->start_ns / (int64_t)NSEC_PER_SEC, when),
+                       host ? host : "?", tags && *tags ? tags : "-",
+                       format_count(b->stats.file_count, files),
+                       text_format_bytes(b->stats.size_bytes, size), paths ? paths : "?");
     }
-    table_print(&table);
+    text_table_print(&table);
 }
 
 static void print_json(const struct backup_vector *backups, const struct list_values *values,
