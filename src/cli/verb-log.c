@@ -7,6 +7,7 @@
 #include "basic/error.h"
 #include "basic/text.h"
 #include "cli/cli.h"
+#include "cow/log-describe.h"
 #include "treetx/treetx.h"
 #include "umbra/log.h"
 
@@ -94,9 +95,13 @@ static void (*describer(const struct umbra_log_record *record))(const struct umb
                                                                 char *, size_t)
 {
     bool is_change = record->type == UMBRA_LOG_UPDATE || record->type == UMBRA_LOG_COMPENSATION;
-    if (!is_change || record->is_void || record->manager != UMBRA_LOG_MANAGER_TREE)
+    if (!is_change || record->is_void)
         return NULL;
-    return treetx_log_manager()->describe;
+    switch (record->manager) {
+    case UMBRA_LOG_MANAGER_TREE: return treetx_log_manager()->describe;
+    case UMBRA_LOG_MANAGER_COW: return cow_log_describe;
+    default: return NULL;
+    }
 }
 
 static void describe(const struct umbra_log_record *record, char text[TEXT_MAX])
