@@ -16,7 +16,7 @@ _umbra_command()
         case $word in
         -r | --repo | --password-file | --cache-dir) skip=1 ;;
         -*) ;;
-        repo | key | log) command+="${command:+ }$word" ;;
+        repo | key | log | volume) command+="${command:+ }$word" ;;
         *)
             command+="${command:+ }$word"
             break
@@ -49,17 +49,35 @@ _umbra_backups()
     echo latest
 }
 
+# Names of cow volumes; with "shadows" those of their shadows, of which root alone is told.
+_umbra_volumes()
+{
+    umbra volume list 2>/dev/null | awk 'NR > 1 { print $1 }' | while read -r name; do
+        [ "${1-}" = shadows ] || echo "$name"
+        [ -z "${1-}" ] || umbra volume show "$name" 2>/dev/null |
+            awk -v name="$name" '$1 == "shadow" { print name "@" $2 }'
+    done
+}
+
 _umbra()
 {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command words
     COMPREPLY=()
     case $previous in
-    -T | --target | --cache-dir | -r | --repo)
+    -T | --target | --cache-dir | -r | --repo | --storage)
         mapfile -t COMPREPLY < <(compgen -d -- "$current")
         return
         ;;
-    --password-file | --new-password-file | --exclude-file)
+    --password-file | --new-password-file | --exclude-file | --origin)
         mapfile -t COMPREPLY < <(compgen -f -- "$current")
+        return
+        ;;
+    --front)
+        mapfile -t COMPREPLY < <(compgen -W 'ublk fuse' -- "$current")
+        return
+        ;;
+    --protect)
+        mapfile -t COMPREPLY < <(compgen -W 'shadows writes' -- "$current")
         return
         ;;
     esac
@@ -74,6 +92,14 @@ _umbra()
             return
             ;;
         ls | diff | restore) words=$(_umbra_backups) ;;
+        'volume create' | 'volume list') ;;
+        'volume seal') words=$(_umbra_volumes shadows) ;;
+        'volume delete') words=$(_umbra_volumes all) ;;
+        'volume protect')
+            words="$(_umbra_volumes) "
+            [ "$previous" = protect ] || words='shadows writes'
+            ;;
+        volume\ *) words=$(_umbra_volumes) ;;
         *) words=$(_umbra_next_words "$command") ;;
         esac
     fi

@@ -45,7 +45,9 @@ extern const struct verb verb_repo_init, verb_repo_stats, verb_repo_key_list, ve
     verb_repo_key_remove, verb_repo_key_change, verb_repo_rebuild_index, verb_backup, verb_list,
     verb_ls, verb_diff, verb_restore, verb_check, verb_status, verb_wait, verb_pause, verb_resume,
     verb_cancel, verb_limit, verb_hydrate, verb_log_dump, verb_log_verify, verb_log_recover,
-    verb_log_discard;
+    verb_log_discard, verb_volume_create, verb_volume_attach, verb_volume_detach, verb_volume_list,
+    verb_volume_show, verb_volume_delete, verb_volume_shadow, verb_volume_seal, verb_volume_changed,
+    verb_volume_resize, verb_volume_protect;
 
 #define CLI_LIMIT_MAX (1024 * GIB) /* bytes a second of --limit and of limit */
 

@@ -48,6 +48,17 @@ static const struct verb *const verbs[] = {
     &verb_log_verify,
     &verb_log_recover,
     &verb_log_discard,
+    &verb_volume_create,
+    &verb_volume_attach,
+    &verb_volume_detach,
+    &verb_volume_list,
+    &verb_volume_show,
+    &verb_volume_delete,
+    &verb_volume_shadow,
+    &verb_volume_seal,
+    &verb_volume_changed,
+    &verb_volume_resize,
+    &verb_volume_protect,
 };
 
 static const struct option_spec global_options[] = {
@@ -125,7 +136,7 @@ static void print_group_help(const char *group)
     puts("\nOptions of all commands:");
     options_print_help(stdout, global_options);
     puts("\nExit status: 0 done, 1 failed, 2 usage, 3 done but incomplete.");
-    puts("More: umbra COMMAND --help, umbra(1), umbra-repository(5).");
+    puts("More: umbra COMMAND --help, umbra(1), umbra-volume(1), umbra-repository(5).");
 }
 
 static void print_verb_help(const struct verb *verb)

@@ -225,6 +225,17 @@ char *format_count(uint64_t count, char text[32])
     return text;
 }
 
+char *format_latency(uint64_t us, char text[32])
+{
+    if (us < 1000)
+        (void)snprintf(text, 32, "%" PRIu64 " us", us);
+    else if (us < 1000000)
+        (void)snprintf(text, 32, "%.*f ms", us < 100000 ? 1 : 0, (double)us / 1e3);
+    else
+        (void)snprintf(text, 32, "%.2f s", (double)us / 1e6);
+    return text;
+}
+
 const char *plural(uint64_t count, const char *one, const char *many)
 {
     return count == 1 ? one : many;

@@ -49,6 +49,8 @@ void print_escaped(const char *name, size_t len);
 char *format_local_time(int64_t sec, char text[32]);
 /* 1234567 as "1,234,567". */
 char *format_count(uint64_t count, char text[32]);
+/* "850 us", "12.3 ms", "1.20 s" */
+char *format_latency(uint64_t us, char text[32]);
 /* "1 file", "2 files" */
 const char *plural(uint64_t count, const char *one, const char *many);
 

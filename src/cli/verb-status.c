@@ -38,18 +38,6 @@ static unsigned percent(const struct instant_status *s)
     return (unsigned)((double)MIN(s->bytes_done, s->bytes_total) * 100 / (double)s->bytes_total);
 }
 
-/* "850 us", "12.3 ms", "1.20 s" */
-static char *format_latency(uint64_t us, char text[32])
-{
-    if (us < 1000)
-        (void)snprintf(text, 32, "%" PRIu64 " us", us);
-    else if (us < 1000000)
-        (void)snprintf(text, 32, "%.*f ms", us < 100000 ? 1 : 0, (double)us / 1e3);
-    else
-        (void)snprintf(text, 32, "%.2f s", (double)us / 1e6);
-    return text;
-}
-
 static void print_files(const struct instant_status *s)
 {
     char done[32], total[32], failed[32];

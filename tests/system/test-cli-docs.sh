@@ -9,29 +9,40 @@ set -euo pipefail
 . "$(dirname "$0")/../lib/common.sh"
 test_begin 60 "$@"
 require_umbra
-page=$TESTS_TOP/man/umbra.1
+# page_of COMMAND
+page_of() {
+    case $1 in
+    volume*) echo "$TESTS_TOP/man/umbra-volume.1" ;;
+    *) echo "$TESTS_TOP/man/umbra.1" ;;
+    esac
+}
 export UMBRA_PASSWORD=x
 
 "$UMBRA_BIN" --help | sed -nE '/^Commands:/,/^$/s/^  ([a-z][a-z -]*[a-z])  +.*/\1/p' >"$T/verbs"
 [ "$(wc -l <"$T/verbs")" -ge 19 ] || fail "the list of commands is not understood"
 : >"$T/options"
 while read -r verb; do
-    grep -Fqx ".Ss $verb" "$page" || fail "umbra(1) has no section '$verb'"
+    page=$(page_of "$verb")
+    grep -Fqx ".Ss $verb" "$page" || fail "${page##*/} has no section '$verb'"
     # shellcheck disable=SC2086
     "$UMBRA_BIN" $verb --help | sed -nE 's/^  (-.,|   ) --([a-z-]+).*/\2/p' >"$T/one"
     # In the section of the command, or among the options of all (key change says: those of add).
     awk -v want=".Ss $verb" '/^\.S[sh] /{on = $0 == want || $0 == ".Ss Options of all commands" ||
-        (want == ".Ss repo key change" && $0 == ".Ss repo key add")} on' "$page" >"$T/section"
+        (want == ".Ss repo key change" && $0 == ".Ss repo key add")} on' \
+        "$TESTS_TOP/man/umbra.1" "$page" >"$T/section"
     while read -r option; do
         grep -Eq -- "^\.It Fl (. , )?-$option( |$)" "$T/section" ||
-            fail "umbra(1) does not explain --$option of '$verb'"
+            fail "${page##*/} does not explain --$option of '$verb'"
     done <"$T/one"
     sed 's/^/--/' "$T/one" >>"$T/options"
 done <"$T/verbs"
 
 # Nothing is explained that is not there.
-sed -nE 's/^\.It Fl (. , )?-([a-z-]+).*/--\2/p' "$page" | while read -r option; do
-    grep -Fqx -- "$option" "$T/options" || fail "umbra(1) explains $option, which is not there"
+for page in "$(page_of list)" "$(page_of volume)"; do
+    sed -nE 's/^\.It Fl (. , )?-([a-z-]+).*/--\2/p' "$page" | while read -r option; do
+        grep -Fqx -- "$option" "$T/options" ||
+            fail "${page##*/} explains $option, which is not there"
+    done
 done
 
 if command -v mandoc >/dev/null; then
@@ -73,5 +84,8 @@ completes repo key add --new = --new-password-file
 completes restore "" = latest
 completes restore --i = --include --instant --idle
 completes hydrate /et = /etc
+completes volume "" = create attach detach list show shadow seal changed resize protect delete
+completes volume create x --origin /et = /etc
+completes volume protect x "" = shadows writes
 
 say "documents: done"
