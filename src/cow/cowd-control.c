@@ -220,7 +220,9 @@ static int do_seal(struct worker *w, struct json_reader *in, struct json_writer 
 {
     struct cow_shadow shadow;
     int r = read_number(w, in, &shadow);
-    if (r == 0 && shadow.writable)
+    if (r < 0)
+        return r;
+    if (shadow.writable)
         r = w->cowd->ops->check_free(w->front, shadow.number);
     if (r == 0 || r == -ENOENT)
         r = cow_shadow_seal(w->cow, shadow.number);
