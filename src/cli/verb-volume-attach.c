@@ -107,6 +107,7 @@ static int print_attached(const struct cli *cli, const char *name)
 {
     CLEANUP(volume_status_release) struct volume_status status = {0};
     CLEANUP_JSON struct json_object *response = NULL;
+    char device[VOLUME_DEVICE_MAX];
     int r = volume_do(name, "status", &response);
     if (r == 0)
         r = volume_status_parse(response, &status);
@@ -115,11 +116,12 @@ static int print_attached(const struct cli *cli, const char *name)
     if (cli->json) {
         CLEANUP_JSON struct json_object *object = json_new_object();
         json_add_string(object, "name", name);
-        json_add_string(object, "device", status.device ? status.device : "");
+        json_add_string(object, "device", volume_format_device(name, 0, device));
+        json_add_string(object, "node", status.node ? status.node : "");
         json_add_string(object, "front", status.front ? status.front : "");
         json_print(object);
     } else if (!cli->quiet) {
-        puts(status.device ? status.device : "?");
+        puts(volume_format_device(name, 0, device));
     }
     return EXIT_DONE;
 }

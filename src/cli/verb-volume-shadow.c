@@ -58,7 +58,7 @@ static int print_shadow(const struct cli *cli, const char *name, struct json_obj
     CLEANUP(volume_shadow_release) struct volume_shadow shadow = {0};
     struct json_object *object = NULL;
     struct json_reader in = {.object = response, .what = "response of the volume"};
-    char text[VOLUME_SHADOW_NAME_MAX], held[32];
+    char text[VOLUME_SHADOW_NAME_MAX], device[VOLUME_DEVICE_MAX], held[32];
     uint64_t hold_ns = json_read_u64(&in, "hold_ns", 0, 0, NUMBER_MAX);
     if (in.error < 0)
         return in.error;
@@ -72,9 +72,11 @@ static int print_shadow(const struct cli *cli, const char *name, struct json_obj
     if (cli->json) {
         json_object_object_del(response, "ok");
         json_add_string(response, "name", text);
+        volume_name_devices(response, name);
         json_print(response);
     } else if (!cli->quiet) {
-        printf("%s  %s  writes held for %s\n", text, shadow.device ? shadow.device : "-",
+        printf("%s  %s  writes held for %s\n", text,
+               shadow.node ? volume_format_device(name, shadow.number, device) : "-",
                format_latency(hold_ns / 1000, held));
     }
     return EXIT_DONE;

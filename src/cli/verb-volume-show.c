@@ -90,12 +90,13 @@ static void print_hold(const struct volume_status *s)
            format_latency(s->hold_max_us, max));
 }
 
-static void print_shadow(const struct volume_shadow *shadow)
+static void print_shadow(const char *name, const struct volume_shadow *shadow)
 {
-    char when[32];
+    char when[32], device[VOLUME_DEVICE_MAX];
     printf(LABEL "%" PRIu32 "  %s  %s  %s", "shadow", shadow->number,
            format_local_time((int64_t)(shadow->taken_ns / NSEC_PER_SEC), when),
-           shadow->device ? shadow->device : "-", shadow->writable ? "writable" : "read-only");
+           shadow->node ? volume_format_device(name, shadow->number, device) : "-",
+           shadow->writable ? "writable" : "read-only");
     if (shadow->label && *shadow->label) {
         printf("  ");
         print_escaped(shadow->label, strlen(shadow->label));
@@ -117,7 +118,7 @@ static void print_fault(const struct volume_fault *fault)
 static void print_knowledge(const struct knowledge *k)
 {
     const struct volume_status *s = &k->status;
-    char size[16];
+    char size[16], device[VOLUME_DEVICE_MAX];
     printf("volume '%s': %s\n", k->config.name, state_of(k));
     print_path("origin", k->config.origin);
     if (k->response)
@@ -128,15 +129,14 @@ static void print_knowledge(const struct knowledge *k)
     print_excludes(&k->config);
     if (!k->response)
         return;
-    if (s->device) {
-        print_path("device", s->device);
-        printf(" (%s)\n", s->front ? s->front : "?");
-    }
+    if (s->node)
+        printf(LABEL "%s, which is %s (%s)\n", "device",
+               volume_format_device(k->config.name, 0, device), s->node, s->front ? s->front : "?");
     print_area(s);
     print_running(s);
     print_hold(s);
     for (size_t i = 0; i < s->shadows.count; i++)
-        print_shadow(&s->shadows.items[i]);
+        print_shadow(k->config.name, &s->shadows.items[i]);
     for (size_t i = 0; i < s->faults.count; i++)
         print_fault(&s->faults.items[i]);
 }
@@ -150,8 +150,8 @@ static struct json_object *as_json(struct knowledge *k)
     struct json_object *excludes = json_new_array();
     bool is_attached = json_object_object_get(object, "ok") != NULL;
     const struct volume_config *c = &k->config;
-    if (is_attached)
-        json_object_object_del(object, "ok");
+    json_object_object_del(object, "ok");
+    volume_name_devices(object, c->name);
     json_add_string(object, "name", c->name);
     json_add_string(object, "state", is_attached ? "attached" : "detached");
     json_add_name(object, "origin", c->origin, strlen(c->origin));
@@ -198,6 +198,7 @@ static void add_row(struct text_table *table, const struct knowledge *k)
 {
     const struct volume_status *s = &k->status;
     char size[16] = "-", used[16] = "-", max[16] = "-", shadows[32] = "-";
+    char device[VOLUME_DEVICE_MAX];
     CLEANUP_FREE char *origin = text_escape(k->config.origin, strlen(k->config.origin));
     if (k->response) {
         (void)text_format_bytes(s->origin_bytes, size);
@@ -206,7 +207,8 @@ static void add_row(struct text_table *table, const struct knowledge *k)
         (void)format_count(s->shadows.count, shadows);
     }
     text_table_row(table, k->config.name, state_of(k), size, used, max, shadows,
-                   s->device ? s->device : "-", origin ? origin : "?");
+                   s->node ? volume_format_device(k->config.name, 0, device) : "-",
+                   origin ? origin : "?");
 }
 
 /* Goes on when one cannot be read; *failed_count. */

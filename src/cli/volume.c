@@ -29,7 +29,7 @@ static uint64_t number(struct json_reader *in, const char *key)
 void volume_shadow_release(struct volume_shadow *shadow)
 {
     free(shadow->label);
-    free(shadow->device);
+    free(shadow->node);
     *shadow = (struct volume_shadow){0};
 }
 
@@ -41,7 +41,7 @@ int volume_shadow_parse(struct json_object *object, struct volume_shadow *ret_sh
     shadow.writable = json_read_bool(&in, "writable", false);
     shadow.taken_ns = number(&in, "taken_ns");
     shadow.label = json_read_string(&in, "label", JSON_MAY, COW_LABEL_MAX);
-    shadow.device = json_read_string(&in, "device", JSON_MAY, STRING_LEN_MAX);
+    shadow.node = json_read_string(&in, "device", JSON_MAY, STRING_LEN_MAX);
     if (in.error < 0)
         return in.error;
     if (shadow.number == 0)
@@ -62,7 +62,7 @@ void volume_status_release(struct volume_status *status)
     free(status->origin);
     free(status->storage);
     free(status->front);
-    free(status->device);
+    free(status->node);
     *status = (struct volume_status){0};
 }
 
@@ -83,7 +83,7 @@ static void read_strings(struct json_reader *in, struct volume_status *s)
     s->origin = json_read_string(in, "origin", JSON_MUST, VOLUME_PATH_MAX);
     s->storage = json_read_string(in, "storage", JSON_MUST, VOLUME_PATH_MAX);
     s->front = json_read_string(in, "front", JSON_MAY, STRING_LEN_MAX);
-    s->device = json_read_string(in, "device", JSON_MAY, STRING_LEN_MAX);
+    s->node = json_read_string(in, "device", JSON_MAY, STRING_LEN_MAX);
 }
 
 static int read_hold(struct json_object *response, struct volume_status *s)
@@ -205,6 +205,42 @@ char *volume_format_shadow_name(const char *name, uint32_t number,
 {
     (void)snprintf(text, VOLUME_SHADOW_NAME_MAX, "%s@%" PRIu32, name, number);
     return text;
+}
+
+char *volume_format_device(const char *name, uint32_t number, char text[VOLUME_DEVICE_MAX])
+{
+    char shadow[VOLUME_SHADOW_NAME_MAX];
+    const char *last = number > 0 ? volume_format_shadow_name(name, number, shadow) : name;
+    (void)snprintf(text, VOLUME_DEVICE_MAX, VOLUME_DEVICE_DIR "/%s", last);
+    return text;
+}
+
+static void name_device(struct json_object *object, const char *name, uint32_t number)
+{
+    char device[VOLUME_DEVICE_MAX];
+    struct json_object *node = NULL;
+    if (!json_object_object_get_ex(object, "device", &node))
+        return;
+    json_add(object, "node", json_object_get(node));
+    json_add_string(object, "device", volume_format_device(name, number, device));
+}
+
+void volume_name_devices(struct json_object *response, const char *name)
+{
+    struct json_object *shadows = NULL, *shadow = NULL, *value = NULL;
+    size_t count = json_object_object_get_ex(response, "shadows", &shadows) &&
+                           json_object_is_type(shadows, json_type_array)
+                       ? json_object_array_length(shadows)
+                       : 0;
+    for (size_t i = 0; i < count; i++) {
+        struct json_object *item = json_object_array_get_idx(shadows, i);
+        if (json_object_object_get_ex(item, "number", &value))
+            name_device(item, name, (uint32_t)json_object_get_uint64(value));
+    }
+    if (json_object_object_get_ex(response, "shadow", &shadow) &&
+        json_object_object_get_ex(shadow, "number", &value))
+        name_device(shadow, name, (uint32_t)json_object_get_uint64(value));
+    name_device(response, name, 0);
 }
 
 static int bad_max_size(const char *text)

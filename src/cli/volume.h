@@ -6,12 +6,13 @@
 #include "cow/volume-config.h"
 
 #define VOLUME_SHADOW_NAME_MAX (VOLUME_NAME_MAX + sizeof("@4294967295"))
+#define VOLUME_DEVICE_MAX      (sizeof(VOLUME_DEVICE_DIR "/") + VOLUME_SHADOW_NAME_MAX)
 
 struct volume_shadow {
     uint32_t number;
     bool writable;
     uint64_t taken_ns;
-    char *label, *device; /* NULL: it has none */
+    char *label, *node; /* NULL: it has none */
 };
 DEFINE_VECTOR(volume_shadow_vector, struct volume_shadow);
 void volume_shadow_release(struct volume_shadow *shadow);
@@ -26,7 +27,8 @@ DEFINE_VECTOR(volume_fault_vector, struct volume_fault);
 
 /* The response of an attached volume to "status". */
 struct volume_status {
-    char *origin, *storage, *front, *device;
+    char *origin, *storage, *front;
+    char *node; /* the device behind its name in VOLUME_DEVICE_DIR; NULL: there is none */
     uint64_t origin_bytes, block_bytes, max_bytes, used_bytes;
     bool protect_shadows;
     uint64_t pid, attached_ns, restarts;
@@ -47,6 +49,10 @@ _must_check_ int volume_parse_shadow_name(const char *word, char ret_name[VOLUME
                                           uint32_t *ret_number);
 char *volume_format_shadow_name(const char *name, uint32_t number,
                                 char text[VOLUME_SHADOW_NAME_MAX]);
+/* The name that a device has as long as it is there, whatever its node; number 0: of the volume. */
+char *volume_format_device(const char *name, uint32_t number, char text[VOLUME_DEVICE_MAX]);
+/* In a response, "device" becomes that name, and "node" what it was; so for its shadows. */
+void volume_name_devices(struct json_object *response, const char *name);
 /* "N" with a suffix, or "N%" of origin_bytes; at least one byte.  -UMBRA_E_USAGE. */
 _must_check_ int volume_parse_max_size(const char *text, uint64_t origin_bytes,
                                        uint64_t *ret_bytes);
