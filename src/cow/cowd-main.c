@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -143,6 +144,8 @@ static void protect_process(void)
     CLEANUP_CLOSE int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (fd >= 0)
         IGNORE_RESULT(write(fd, "-1000", 5));
+    /* As the kernel's own block drivers have it: whoever waits for us may be more important. */
+    (void)setpriority(PRIO_PROCESS, 0, -20);
     (void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
     (void)mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
 }

@@ -33,6 +33,7 @@
 #define LOOP_MAJOR    7u
 #define PROBE_BYTES   4096
 #define RECORD_PREFIX "device-"
+#define REQUEST_KB    "1024" /* of a request to a device, at most */
 #define LINE_MAX_LEN  512u
 #define PATH_LEN_MAX  4096u
 
@@ -63,6 +64,15 @@ static int read_sysfs_number(const char *device, const char *attribute, uint64_t
         return r;
     *ret_value = strtoull(text, &end, 10);
     return end == text || *end != '\0' ? -EINVAL : 0;
+}
+
+static void write_sysfs(const char *device, const char *attribute, const char *text)
+{
+    char path[256];
+    (void)snprintf(path, sizeof(path), "/sys/block/%s/%s", device + strlen("/dev/"), attribute);
+    CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0)
+        log_debug("cannot set '%s': %s", path, error_describe(-errno));
 }
 
 static bool is_bound(const char *device, uint64_t disk_sequence)
@@ -216,6 +226,8 @@ static bool settle_zeroing(const char *device)
 
 static int finish_device(const char *run_dir, bool read_only, struct loop_record *record)
 {
+    /* Whoever had the loop device before may have set it, and the kernel does not forget. */
+    write_sysfs(record->device, "queue/max_sectors_kb", REQUEST_KB);
     record->has_punch = !read_only && settle_zeroing(record->device);
     if (read_sysfs_number(record->device, "diskseq", &record->disk_sequence) < 0)
         return error_note(-EOPNOTSUPP, "'%s' has no sequence number: Linux 5.15 is needed",
