@@ -187,6 +187,13 @@ static int configure(int loop_fd, int file_fd, bool read_only, uint32_t sector_b
     return ioctl(loop_fd, LOOP_CONFIGURE, &config) < 0 ? -errno : 0;
 }
 
+/* What hand_seal() says stays with the number of the device, whoever gets it next. */
+static void forget_seal(int loop_fd)
+{
+    const int no = 0;
+    (void)ioctl(loop_fd, BLKROSET, &no);
+}
+
 /* A free one, bound to the file; the fd of the device. */
 static int bind_loop(int file_fd, bool read_only, uint32_t sector_bytes,
                      char device[COW_DEVICE_MAX], int *ret_fd)
@@ -204,6 +211,7 @@ static int bind_loop(int file_fd, bool read_only, uint32_t sector_bytes,
             return error_note_describe(fd, "cannot open '%s'", device);
         int r = configure(fd, file_fd, read_only, sector_bytes);
         if (r == 0) {
+            forget_seal(fd); /* of somebody else */
             *ret_fd = TAKE_FD(fd);
             return 0;
         }
@@ -290,6 +298,7 @@ static int remove_device(const char *device, uint64_t disk_sequence)
     if (!is_bound(device, disk_sequence))
         return 0;
     (void)fsync(fd);
+    forget_seal(fd);
     if (ioctl(fd, LOOP_CLR_FD) < 0 && errno != ENXIO)
         return error_note_describe(-errno, "cannot detach '%s'", device);
     cleanup_closep(&fd);
