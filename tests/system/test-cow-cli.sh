@@ -6,12 +6,12 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib/common.sh
 . "$(dirname "$0")/../lib/common.sh"
-# Volumes of our own, and nobody else's.
+# Volumes and daemons of our own, and nobody else's.
 # shellcheck disable=SC2034 # for test_begin
-TEST_WRAPPER=(unshare --mount --propagation private)
-test_begin 600 "$@"
+TEST_WRAPPER=(unshare --pid --fork --kill-child --mount --mount-proc --propagation private)
+test_begin 900 "$@"
 require_root
-require mkfs.ext4 losetup
+require mkfs.ext4 mount.fuse3 losetup
 require_umbra
 mkdir -p /var/lib/umbra /run/umbra
 mount -t tmpfs -o mode=0700 umbra-test /var/lib/umbra
@@ -21,9 +21,13 @@ cd "$T"
 
 loops=()
 clean_up() {
-    local status=$? loop
+    local status=$? loop config
     trap - EXIT
-    umount "$T/mnt" 2>/dev/null || true
+    umount "$T/mnt" "$T/mnt2" 2>/dev/null || true
+    for config in "$configs"/*.json; do
+        config=${config##*/}
+        umbra --quiet volume detach "${config%.json}" 2>/dev/null || true
+    done
     for loop in "${loops[@]}"; do
         losetup -d "$loop" 2>/dev/null || true
     done
@@ -183,5 +187,218 @@ expect 0 umbra --json volume delete one
 [ "$(ls st)" = mine ] || fail "left in the storage: $(ls st)"
 [ "$(stat -c %s origin)" = 67108864 ] || fail "the origin has changed"
 refuses 1 "there is no volume 'one'" delete one
+
+# ---- a volume that is attached ----
+
+vol=cli-${T##*.} # its name in /dev/umbra is there for all to see
+dev=/dev/umbra/$vol
+mkdir -p mnt mnt2
+rm -rf st
+truncate -s 0 origin
+truncate -s 256M origin
+expect 0 umbra volume create "$vol" --origin origin --storage st
+expect 0 umbra volume attach --front fuse "$vol"
+[ "$(cat "$T/out")" = "$dev" ] || fail "attach prints: $(cat "$T/out")"
+[ "$(blockdev --getsize64 "$dev")" = 268435456 ] || fail "the device has another size"
+refuses 1 "volume '$vol' is attached already" attach "$vol"
+refuses 1 "volume '$vol' is attached: .* comes first" delete "$vol"
+refuses 1 "origin '.*/origin' is that of volume '$vol'" create two -o origin -s st2
+
+# fs_say TEXT: into a file of the file system on the volume
+fs_say() {
+    echo "$1" >mnt/file
+    sync -f mnt
+}
+
+mkfs.ext4 -q "$dev"
+mount "$dev" mnt
+fs_say before
+expect 0 umbra volume shadow "$vol" --label "the first"
+expect_text "$T/out" "^$vol@1  $dev@1  writes held for [0-9.]+ (us|ms|s)\$"
+fs_say after
+expect 0 umbra --json volume shadow "$vol" --writable
+[ "$(json "$T/out" name) $(json "$T/out" shadow device)" = "$vol@2 $dev@2" ] || fail "$(cat "$T/out")"
+[ "$(json "$T/out" shadow writable)" = True ] || fail "shadow 2 is not writable"
+fs_say later
+
+mount -o ro,noload "$dev@1" mnt2
+[ "$(cat mnt2/file)" = before ] || fail "shadow 1 has: $(cat mnt2/file)"
+refuses 1 "in use" delete "$vol@1"
+refuses 1 "in use" detach "$vol"
+umount mnt2
+mount "$dev@2" mnt2
+[ "$(cat mnt2/file)" = after ] || fail "shadow 2 has: $(cat mnt2/file)"
+echo "its own" >mnt2/file
+refuses 1 "in use" seal "$vol@2"
+umount mnt2
+expect 0 umbra volume seal "$vol@2"
+refuses 1 "sealed already" seal "$vol@2"
+mount -o ro,noload "$dev@2" mnt2
+[ "$(cat mnt2/file)" = "its own" ] || fail "shadow 2 has: $(cat mnt2/file)"
+umount mnt2
+[ "$(cat mnt/file)" = later ] || fail "the volume has: $(cat mnt/file)"
+! dd if=/dev/zero of="$dev@2" bs=4096 count=1 oflag=direct 2>/dev/null || fail "a sealed shadow was written to"
+
+expect 0 umbra volume show "$vol"
+expect_text "$T/out" "^volume '$vol': attached\$"
+expect_text "$T/out" "^  origin +$T/origin, 256 MiB\$"
+expect_text "$T/out" "^  device +$dev, which is /dev/loop[0-9]+ \(fuse\)\$"
+expect_text "$T/out" "^  when full +the oldest shadow is deleted\$"
+expect_text "$T/out" "^  holds +2 shadows taken; writes were held"
+expect_text "$T/out" "^  shadow +1  20.*  $dev@1  read-only  the first\$"
+expect_text "$T/out" "^  shadow +2  20.*  $dev@2  read-only\$"
+expect 0 umbra volume list
+expect_text "$T/out" "^$vol +attached +256 MiB +[0-9].* 25.6 MiB +2  $dev +$T/origin\$"
+expect 0 umbra --json volume show "$vol"
+[ "$(json "$T/out" shadows 0 device)" = "$dev@1" ] || fail "$(cat "$T/out")"
+[ "$(json "$T/out" shadows 0 label)" = "the first" ] || fail "$(cat "$T/out")"
+worker=$(json "$T/out" pid)
+
+refuses 1 "no shadow 7" seal "$vol@7"
+refuses 1 "no shadow 7" delete "$vol@7"
+refuses 1 "no shadow 7" changed "$vol" --since 7
+refuses 1 "no shadow 7" --json changed "$vol" --since 7
+
+# Killed, it comes back, and nobody who uses the volume takes notice.
+kill -KILL "$worker"
+fs_say "after the kill"
+until expect 0 umbra --json volume show "$vol" && [ "$(json "$T/out" restarts)" = 1 ]; do sleep 0.1; done
+[ "$(json "$T/out" pid)" != "$worker" ] || fail "the process is the same"
+[ "$(json "$T/out" shadows 1 number)" = 2 ] || fail "$(cat "$T/out")"
+
+umount mnt
+expect 0 umbra volume delete "$vol@1"
+[ ! -e "$dev@1" ] || fail "the device of a deleted shadow is there"
+expect 0 umbra volume detach "$vol"
+if [ -e "$dev" ] || [ -e "$dev@2" ]; then fail "devices are left"; fi
+refuses 1 "is not attached" detach "$vol"
+expect 0 umbra volume show "$vol"
+expect_text "$T/out" "^volume '$vol': detached\$"
+
+# Detached, the origin is what it always was; one that is in use is not attached.
+loop_make origin
+mount -o ro,noload "$loop" mnt
+[ "$(cat mnt/file)" = "after the kill" ] || fail "the origin has: $(cat mnt/file)"
+refuses 1 "origin '.*/origin' is in use: $loop shows it" attach "$vol"
+umount mnt
+losetup -d "$loop"
+
+# ---- what changed, and the room for it ----
+
+expect 0 umbra volume attach "$vol"
+expect 0 umbra volume delete "$vol@2"
+expect 0 umbra volume resize "$vol" --max-size 100%
+expect 0 umbra volume shadow "$vol"
+# More extents than one answer has: every other block.
+"$PYTHON" -c '
+import os, sys
+fd = os.open(sys.argv[1], os.O_WRONLY)
+for i in range(5000):
+    os.pwrite(fd, b"x" * 4096, i * 32768)
+os.fsync(fd)' "$dev"
+expect 0 umbra volume changed "$vol" --since 3
+"$PYTHON" -c 'for i in range(5000): print(i * 32768, 16384)' | cmp - "$T/out" ||
+    fail "changed prints other extents: $(head "$T/out")"
+expect 0 umbra volume shadow "$vol"
+dd if=/dev/zero of="$dev" bs=16384 seek=16383 count=1 oflag=direct 2>/dev/null
+expect 0 umbra --json volume changed "$vol" --since 3 --until 4
+"$PYTHON" -c '
+import json, sys
+got = json.load(open(sys.argv[1]))
+assert got["since"] == 3 and got["until"] == 4
+assert got["extents"] == [[i * 32768, 16384] for i in range(5000)]' "$T/out"
+expect 0 umbra volume changed "$vol" --since 4
+[ "$(cat "$T/out")" = "268419072 16384" ] || fail "since the last shadow: $(cat "$T/out")"
+
+refuses 1 "a diff area has from 1 to" resize "$vol" --max-size 1
+expect 0 umbra volume resize "$vol" --max-size 1M
+expect_text "$T/out" "^at most 1.00 MiB are kept from now on\$"
+expect 0 umbra volume show "$vol"
+expect_text "$T/out" "^  fault +20.*  shadow 3 is gone: the storage was made smaller\$"
+expect_text "$T/out" "^  shadow +4 "
+dd if=/dev/urandom of="$dev" bs=64K count=32 oflag=direct 2>/dev/null
+expect 0 umbra volume show "$vol"
+expect_text "$T/out" "^  fault +20.*  shadow 4 is gone: the storage was full\$"
+
+# ---- what cannot be attached ----
+
+expect 0 umbra volume shadow "$vol"
+dd if=/dev/urandom of="$dev" bs=64K count=1 seek=2 oflag=direct 2>/dev/null
+expect 0 umbra volume detach "$vol"
+
+# cannot PATTERN: it is not attached, with these words
+cannot() {
+    refuses 1 "cannot attach volume '$vol': .*$1" attach "$vol"
+    [ ! -e "$dev" ] || fail "there is a device"
+}
+mv origin away
+cannot "cannot find origin '.*/origin': No such file"
+cp --sparse=always away origin
+cannot "another origin"
+mv away origin
+truncate -s 300M origin
+cannot "had 268435456 bytes, and has 314572800 now"
+truncate -s 256M origin
+mv st away
+cannot "storage.*'.*/st'.*: No such file"
+mkdir st
+cannot "No such file"
+rmdir st
+mv away st
+
+cp -r st whole
+# poke FILE OFFSET HEX
+poke() {
+    "$PYTHON" -c '
+import sys
+with open(sys.argv[1], "r+b") as f:
+    f.seek(int(sys.argv[2]))
+    f.write(bytes.fromhex(sys.argv[3]))' "$@"
+}
+cp st/volume header
+poke st/volume 12 0200
+cannot "version 2, and this program knows 1"
+cp header st/volume
+poke st/volume 40 ff
+cannot "header of the volume is damaged"
+cp header st/volume
+poke st/volume 4100 00000000
+poke st/volume 8200 00000000
+cannot "both roots of the volume are damaged"
+cp header st/volume
+cp st/log log
+dd if=/dev/zero of=st/log bs=4096 count=1 conv=notrunc status=none
+dd if=/dev/zero of=st/log bs=4096 seek=$(($(stat -c %s log) / 4096 - 1)) count=1 conv=notrunc status=none
+cannot "log"
+cp log st/log
+if [ ! -e /dev/ublk-control ]; then
+    refuses 1 "cannot attach volume '$vol': .*ublk" attach "$vol" --front ublk
+fi
+
+# Damage of the map is the end of the shadows, and is told; so are writes to the origin meanwhile,
+# if the volume was detached in good order, which what was tried above has come to nothing of.
+"$PYTHON" -c '
+import sys
+f = open(sys.argv[1], "r+b")
+data = bytearray(f.read())
+for i in range(0, len(data), 4096):
+    data[i + 100] ^= 1
+f.seek(0)
+f.write(data)' st/map
+expect 0 umbra volume attach "$vol"
+expect 0 umbra volume show "$vol"
+expect_text "$T/out" "^  fault +20.*  shadow 5 is gone: a page of the map is damaged\$"
+expect 0 umbra volume detach "$vol"
+rm -r st
+mv whole st
+poke origin 1000 ff
+expect 0 umbra volume attach "$vol"
+expect 0 umbra volume show "$vol"
+expect_text "$T/out" "^  fault +20.*  shadow 5 is gone: the origin was changed while .* detached\$"
+expect 0 umbra volume detach "$vol"
+
+expect 0 umbra volume delete "$vol"
+[ ! -e st ] || fail "the storage is left"
+[ "$(stat -c %s origin)" = 268435456 ] || fail "the origin has changed"
 
 say "cow volumes: done"
