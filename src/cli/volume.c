@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "basic/error.h"
@@ -14,10 +15,12 @@
 #include "control/json-text.h"
 #include "cow/cow-format.h"
 
-#define WHAT           "response of the volume"
-#define ANSWER_MS      600000 /* a flush of all that is dirty may come before it */
-#define STRING_LEN_MAX 65536u
-#define NUMBER_MAX     (UINT64_C(1) << 62)
+#define WHAT             "response of the volume"
+#define ANSWER_MS        600000 /* a flush of all that is dirty may come before it */
+#define CONNECT_TRIES    200u
+#define CONNECT_PAUSE_MS 50
+#define STRING_LEN_MAX   65536u
+#define NUMBER_MAX       (UINT64_C(1) << 62)
 
 /* ---- responses ---- */
 
@@ -300,31 +303,45 @@ static int check_response(const char *name, struct json_object *response)
     return ok ? 0 : error_note(-EREMOTEIO, "volume '%s': %s", name, error ? error : "refused");
 }
 
-/* Nobody listens: why? */
-static int not_attached(const char *name)
+/* Nobody listens: why?  0: somebody is going to, as when umbra-cowd is just started anew. */
+static int why_silent(const char *name)
 {
-    CLEANUP(volume_config_release) struct volume_config config = {0};
-    int r = volume_config_load(VOLUME_CONFIG_DIR, name, &config);
-    if (r < 0)
-        return r;
-    return error_note(-ENOTCONN, "volume '%s' is not attached: 'umbra volume attach %s' does that",
-                      name, name);
+    int r = volume_config_is_locked(VOLUME_CONFIG_DIR, name);
+    if (r == 0)
+        return error_note(-ENOTCONN,
+                          "volume '%s' is not attached: 'umbra volume attach %s' does that", name,
+                          name);
+    return r < 0 ? r : 0;
+}
+
+/* Once it is sent, it is not sent again. */
+static int ask(const char *name, const char *line, char **ret_answer)
+{
+    const struct timespec moment = {.tv_nsec = CONNECT_PAUSE_MS * 1000000L};
+    char path[sizeof(VOLUME_RUN_DIR "/" CONTROL_SUFFIX) + VOLUME_NAME_MAX];
+    (void)snprintf(path, sizeof(path), VOLUME_RUN_DIR "/%s" CONTROL_SUFFIX, name);
+    for (unsigned i = 0; i < CONNECT_TRIES; i++) {
+        int r = control_ask(path, line, ANSWER_MS, ret_answer);
+        if (r != -ENOENT && r != -ECONNREFUSED)
+            return r;
+        r = why_silent(name);
+        if (r < 0)
+            return r;
+        (void)nanosleep(&moment, NULL);
+    }
+    return error_note(-ETIMEDOUT, "the daemon of volume '%s' does not answer", name);
 }
 
 int volume_send(const char *name, struct json_object *request, struct json_object **ret_response)
 {
     CLEANUP_JSON struct json_object *response = NULL;
     CLEANUP_FREE char *answer = NULL;
-    char path[sizeof(VOLUME_RUN_DIR "/" CONTROL_SUFFIX) + VOLUME_NAME_MAX];
     int r = volume_name_check(name);
     if (r < 0)
         return r;
-    (void)snprintf(path, sizeof(path), VOLUME_RUN_DIR "/%s" CONTROL_SUFFIX, name);
     const char *line = json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN |
                                                                    JSON_C_TO_STRING_NOSLASHESCAPE);
-    r = line ? control_ask(path, line, ANSWER_MS, &answer) : -ENOMEM;
-    if (r == -ENOENT || r == -ECONNREFUSED)
-        return not_attached(name);
+    r = line ? ask(name, line, &answer) : -ENOMEM;
     if (r == 0)
         r = json_parse_object(answer, strlen(answer), WHAT, &response);
     if (r == 0)

@@ -212,7 +212,10 @@ TEST(the_lock)
     ASSERT_ERR(volume_config_lock(dir, "w", &first), -ENOENT);
     ASSERT_OK(volume_config_lock(dir, "v", &first));
     ASSERT_ERR(volume_config_lock(dir, "v", &second), -EBUSY);
+    ASSERT_EQ(volume_config_is_locked(dir, "v"), 1);
     (void)close(first);
+    ASSERT_EQ(volume_config_is_locked(dir, "v"), 0);
+    ASSERT_ERR(volume_config_is_locked(dir, "w"), -ENOENT);
     ASSERT_OK(volume_config_lock(dir, "v", &second));
     ASSERT_OK(volume_config_remove(dir, "v"));
     ASSERT_ERR(volume_config_lock(dir, "v", &first), -ENOENT);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "basic/durable.h"
@@ -18,6 +19,8 @@
 #define CONFIG_VERSION  1u
 #define CONFIG_SUFFIX   ".json"
 #define CONFIG_TEXT_MAX ((size_t)8 << 20)
+#define LOCK_TRIES      10u
+#define LOCK_PAUSE_MS   20
 #define FILE_NAME_MAX   (VOLUME_NAME_MAX + sizeof(CONFIG_SUFFIX))
 
 void volume_config_release(struct volume_config *config)
@@ -245,10 +248,9 @@ int volume_config_list(const char *dir, struct string_vector *ret_names)
     return 0;
 }
 
-int volume_config_lock(const char *dir, const char *name, int *ret_fd)
+static int open_config(const char *dir, const char *name, int *ret_fd)
 {
     CLEANUP_FREE char *path = NULL;
-    struct stat st;
     char file[FILE_NAME_MAX];
     int r = file_name(name, file);
     if (r < 0)
@@ -257,19 +259,55 @@ int volume_config_lock(const char *dir, const char *name, int *ret_fd)
         path = NULL;
         return -ENOMEM;
     }
-    CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return errno == ENOENT ? no_such_volume(name)
                                : error_note_describe(-errno, "cannot open '%s'", path);
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+    *ret_fd = fd;
+    return 0;
+}
+
+/* Who only looks (volume_config_is_locked) has it for a moment, too. */
+static bool lock_patiently(int fd)
+{
+    const struct timespec moment = {.tv_nsec = LOCK_PAUSE_MS * 1000000L};
+    for (unsigned i = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; i++) {
+        if (errno != EWOULDBLOCK || i == LOCK_TRIES)
+            return false;
+        (void)nanosleep(&moment, NULL);
+    }
+    return true;
+}
+
+int volume_config_lock(const char *dir, const char *name, int *ret_fd)
+{
+    CLEANUP_CLOSE int fd = -EBADF;
+    struct stat st;
+    int r = open_config(dir, name, &fd);
+    if (r < 0)
+        return r;
+    if (!lock_patiently(fd))
         return errno == EWOULDBLOCK
                    ? error_note(-EBUSY, "volume '%s' is attached, or somebody is at work on it",
                                 name)
-                   : error_note_describe(-errno, "cannot lock '%s'", path);
+                   : error_note_describe(-errno, "cannot lock the configuration of '%s'", name);
     if (fstat(fd, &st) < 0)
-        return error_note_describe(-errno, "cannot examine '%s'", path);
+        return error_note_describe(-errno, "cannot examine the configuration of '%s'", name);
     if (st.st_nlink == 0)
         return no_such_volume(name); /* whoever had the lock has deleted it */
     *ret_fd = TAKE_FD(fd);
     return 0;
+}
+
+int volume_config_is_locked(const char *dir, const char *name)
+{
+    CLEANUP_CLOSE int fd = -EBADF;
+    int r = open_config(dir, name, &fd);
+    if (r < 0)
+        return r;
+    if (flock(fd, LOCK_SH | LOCK_NB) == 0)
+        return 0;
+    return errno == EWOULDBLOCK
+               ? 1
+               : error_note_describe(-errno, "cannot lock the configuration of '%s'", name);
 }

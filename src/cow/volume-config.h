@@ -53,3 +53,5 @@ _must_check_ int volume_config_remove(const char *dir, const char *name);
 _must_check_ int volume_config_list(const char *dir, struct string_vector *ret_names);
 /* For as long as *ret_fd is open, in any process.  -EBUSY: somebody else has it; -ENOENT. */
 _must_check_ int volume_config_lock(const char *dir, const char *name, int *ret_fd);
+/* Whether somebody has it: 1 or 0.  -ENOENT. */
+_must_check_ int volume_config_is_locked(const char *dir, const char *name);
