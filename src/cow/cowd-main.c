@@ -198,6 +198,17 @@ static pid_t start_worker(struct keeper *k, int *ret_channel_fd)
     return pid > 0 ? pid : error_note_describe(-saved, "cannot start a process");
 }
 
+/* In this order: nothing waits for a worker that will not come, and whoever gets the lock next has
+ * the directory to itself. */
+static void leave(struct cowd *d)
+{
+    cleanup_closep(&d->held_fd);
+    d->held_fd = -1;
+    d->ops->release(d->run_dir);
+    (void)rmdir(d->run_dir);
+    cowd_let_go(d);
+}
+
 static void take_message(struct keeper *k, int channel_fd, const char *message)
 {
     const char letter = COWD_DETACHED;
@@ -210,7 +221,7 @@ static void take_message(struct keeper *k, int channel_fd, const char *message)
     case COWD_FAILED: report(k, message + 1); break;
     case COWD_DETACHED:
         k->detached = true;
-        cowd_let_go(&k->cowd);
+        leave(&k->cowd);
         IGNORE_RESULT(send(channel_fd, &letter, 1, MSG_NOSIGNAL));
         break;
     default: log_warning("bad message of the worker");
@@ -283,9 +294,8 @@ static int keeper_main(struct keeper *k, const char *name, const char *front)
     }
     protect_process();
     int status = keep_workers(k);
-    cowd_let_go(&k->cowd);
-    k->cowd.ops->release(k->cowd.run_dir);
-    (void)rmdir(k->cowd.run_dir);
+    if (!k->detached)
+        leave(&k->cowd);
     if (status != EXIT_SUCCESS)
         log_error("volume '%s' is no longer attached", name);
     return status;
