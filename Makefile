@@ -54,10 +54,16 @@ bench-log:
 	ninja -C $(BUILD) bench/log
 	BUILD=$(BUILD) bench/log.sh $(BENCH_ARGS)
 
+# Cow volumes beside a bare loop device, qemu-storage-daemon and nbdkit.  Root, half an hour.
+bench-cow:
+	tools/install-deps bench
+	$(MAKE) all
+	UMBRA_BIN=$(UMBRA_BIN) bench/cow.sh $(BENCH_ARGS)
+
 install: all
 	meson install -C $(BUILD) --no-rebuild
 
 clean:
 	rm -rf $(BUILD) build-check build-fuzz
 
-.PHONY: all bench-backup bench-log bench-rto check clean demo fuzz install soak tests
+.PHONY: all bench-backup bench-cow bench-log bench-rto check clean demo fuzz install soak tests
