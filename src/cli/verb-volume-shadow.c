@@ -257,8 +257,6 @@ static int print_pages(struct changes *c, struct json_object *first)
     int r = print_page(c, first, &offset);
     while (r == 0 && offset > 0) {
         CLEANUP_JSON struct json_object *response = NULL;
-        if (atomic_load(&c->cli->progress->cancelled) != 0)
-            return -UMBRA_E_CANCELLED;
         r = ask_page(c, offset, &response);
         if (r == 0)
             r = print_page(c, response, &offset);

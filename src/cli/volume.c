@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -314,12 +315,24 @@ static int why_silent(const char *name)
     return r < 0 ? r : 0;
 }
 
+/* Who waits for an answer has nothing to put in order first. */
+static void be_interruptible(void)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < ELEMENTSOF(signals); i++) {
+        struct sigaction old;
+        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            (void)signal(signals[i], SIG_DFL);
+    }
+}
+
 /* Once it is sent, it is not sent again. */
 static int ask(const char *name, const char *line, char **ret_answer)
 {
     const struct timespec moment = {.tv_nsec = CONNECT_PAUSE_MS * 1000000L};
     char path[sizeof(VOLUME_RUN_DIR "/" CONTROL_SUFFIX) + VOLUME_NAME_MAX];
     (void)snprintf(path, sizeof(path), VOLUME_RUN_DIR "/%s" CONTROL_SUFFIX, name);
+    be_interruptible();
     for (unsigned i = 0; i < CONNECT_TRIES; i++) {
         int r = control_ask(path, line, ANSWER_MS, ret_answer);
         if (r != -ENOENT && r != -ECONNREFUSED)

@@ -266,6 +266,13 @@ until expect 0 umbra --json volume show "$vol" && [ "$(json "$T/out" restarts)" 
 [ "$(json "$T/out" pid)" != "$worker" ] || fail "the process is the same"
 [ "$(json "$T/out" shadows 1 number)" = 2 ] || fail "$(cat "$T/out")"
 
+# Stopped, it keeps nobody waiting who has enough of it.
+worker=$(json "$T/out" pid)
+kill -STOP "$worker"
+expect 124 timeout 2 "$UMBRA_BIN" volume show "$vol"
+kill -CONT "$worker"
+expect 0 umbra volume show "$vol"
+
 umount mnt
 expect 0 umbra volume delete "$vol@1"
 [ ! -e "$dev@1" ] || fail "the device of a deleted shadow is there"
