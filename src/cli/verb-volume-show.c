@@ -64,8 +64,9 @@ static void print_area(const struct volume_status *s)
     printf(LABEL "%s of %s used, in blocks of %s\n", "diff area",
            text_format_bytes(s->used_bytes, used), text_format_bytes(s->max_bytes, max),
            text_format_bytes(s->block_bytes, block));
-    printf(LABEL "%s\n", "when full",
-           s->protect_shadows ? "writes fail" : "the oldest shadow is deleted");
+    if (s->protect_known)
+        printf(LABEL "%s\n", "when full",
+               s->protect_shadows ? "writes fail" : "the oldest shadow is deleted");
 }
 
 static void print_running(const struct volume_status *s)

@@ -76,6 +76,7 @@ static void read_numbers(struct json_reader *in, struct volume_status *s)
     s->block_bytes = number(in, "block_bytes");
     s->max_bytes = number(in, "max_bytes");
     s->used_bytes = number(in, "used_bytes");
+    s->protect_known = json_object_object_get_ex(in->object, "protect_shadows", NULL);
     s->protect_shadows = json_read_bool(in, "protect_shadows", false);
     s->pid = number(in, "pid");
     s->attached_ns = number(in, "attached_ns");

@@ -30,7 +30,7 @@ struct volume_status {
     char *origin, *storage, *front;
     char *node; /* the device behind its name in VOLUME_DEVICE_DIR; NULL: there is none */
     uint64_t origin_bytes, block_bytes, max_bytes, used_bytes;
-    bool protect_shadows;
+    bool protect_known, protect_shadows;
     uint64_t pid, attached_ns, restarts;
     uint64_t hold_count, hold_p50_us, hold_p99_us, hold_max_us;
     struct volume_shadow_vector shadows;
