@@ -6,7 +6,7 @@
 
 #include "basic/error.h"
 
-const struct cow_front_ops *const cow_fronts[] = {&cow_front_fuse, NULL};
+const struct cow_front_ops *const cow_fronts[] = {&cow_front_ublk, &cow_front_fuse, NULL};
 
 static int choose_named(const char *name, const struct cow_front_ops **ret_ops)
 {

@@ -83,4 +83,4 @@ extern const struct cow_front_ops *const cow_fronts[];
  * -EINVAL: no such front end. */
 _must_check_ int cow_front_choose(const char *name, const struct cow_front_ops **ret_ops);
 
-extern const struct cow_front_ops cow_front_fuse;
+extern const struct cow_front_ops cow_front_fuse, cow_front_ublk;
