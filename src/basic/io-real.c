@@ -166,6 +166,15 @@ static int real_truncate(struct io_file *file, uint64_t len_bytes)
     return ftruncate(f->fd, (off_t)len_bytes) < 0 ? file_fail(f, errno, "truncate") : 0;
 }
 
+static int real_punch(struct io_file *file, uint64_t len, uint64_t offset)
+{
+    struct io_real_file *f = file_of(file);
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    if (fallocate(f->fd, mode, (off_t)offset, (off_t)len) == 0)
+        return 0;
+    return errno == EOPNOTSUPP || errno == ENOSYS ? -EOPNOTSUPP : file_fail(f, errno, "punch");
+}
+
 static int real_stat(struct io *io, const char *path, struct io_stat *ret_stat)
 {
     struct io_real *real = real_of(io);
@@ -287,6 +296,7 @@ static const struct io_ops real_ops = {
     .pwritev = real_pwritev,
     .sync = real_sync,
     .truncate = real_truncate,
+    .punch = real_punch,
     .stat = real_stat,
     .mkdir = real_mkdir,
     .rename = real_rename,

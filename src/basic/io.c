@@ -108,6 +108,11 @@ int io_truncate(struct io_file *file, uint64_t len_bytes)
     return file->ops->truncate(file, len_bytes);
 }
 
+int io_punch(struct io_file *file, uint64_t len, uint64_t offset)
+{
+    return file->ops->punch ? file->ops->punch(file, len, offset) : -EOPNOTSUPP;
+}
+
 int io_stat(struct io *io, const char *path, struct io_stat *ret_stat)
 {
     int r = check_path(path);

@@ -53,6 +53,7 @@ struct io_ops {
                    uint64_t offset);
     int (*sync)(struct io_file *file); /* data and size are durable on return */
     int (*truncate)(struct io_file *file, uint64_t len_bytes);
+    int (*punch)(struct io_file *file, uint64_t len, uint64_t offset); /* may be NULL */
     int (*stat)(struct io *io, const char *path, struct io_stat *ret_stat);
     int (*mkdir)(struct io *io, const char *path); /* -EEXIST when there */
     int (*rename)(struct io *io, const char *from, const char *to, bool replace); /* -EEXIST */
@@ -92,6 +93,8 @@ _must_check_ int io_pwritev(struct io_file *file, const struct iovec *iov, size_
                             uint64_t offset);
 _must_check_ int io_sync(struct io_file *file);
 _must_check_ int io_truncate(struct io_file *file, uint64_t len_bytes);
+/* The range reads as zeros, and takes no space; the file keeps its size.  -EOPNOTSUPP. */
+_must_check_ int io_punch(struct io_file *file, uint64_t len, uint64_t offset);
 _must_check_ int io_stat(struct io *io, const char *path, struct io_stat *ret_stat);
 _must_check_ int io_mkdir(struct io *io, const char *path);
 _must_check_ int io_rename(struct io *io, const char *from, const char *to, bool replace);
