@@ -14,8 +14,8 @@
  * holds zeros.
  *
  * Durability: a page is written and synced by checkpoints, always to the place that is not current;
- * then a root, to the place of the older root; then the log gives up what it held before.  Cells
- * are synced before the log has the entry that names them.
+ * then a root, to the place of the older root; then the log gives up what it held before, but for
+ * entries whose cells are not synced yet (struct cow_log_copies).
  *
  * Duties of a reader:
  *  - of the header: magic, checksum, version, sizes, reserved bytes; the origin has to be that of
@@ -191,7 +191,20 @@ enum cow_log_op {
     COW_LOG_ZERO_SET = 2,   /* array of struct cow_log_zero: these blocks are zero now */
     COW_LOG_ZERO_CLEAR = 3, /* array of struct cow_log_zero: these are not known to be any more */
     COW_LOG_STATE = 4,      /* array of struct cow_log_state */
+    COW_LOG_COPIES = 5,     /* struct cow_log_copies, array of struct cow_log_entry */
 };
+
+/*
+ * Of entries that are committed before their cells are known to be durable.  Cells of tickets up to
+ * settled are, in all records.  Where the log ends before that is said of a ticket, a cell that is
+ * not what its entry says may never have been written.  The origin was not overwritten then: if it
+ * has what the entry says, the entry is taken for one that was never made.
+ */
+struct cow_log_copies {
+    le64_t ticket;
+    le64_t settled;
+};
+static_assert(sizeof(struct cow_log_copies) == 16, "on disk");
 
 struct cow_log_entry {
     le64_t slot;

@@ -105,24 +105,38 @@ static void set_settings(struct cow *cow, const struct cow_settings_record *sett
 
 /* ---- taking one ---- */
 
-/* No write is under way from here to the release. */
-static void hold(struct cow *cow)
+static uint64_t monotonic_ns(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+/* No write of the origin is under way from here to the release.  Returns when the first one may
+ * have begun to wait. */
+static uint64_t hold(struct cow *cow)
 {
     pthread_mutex_lock(&cow->lock);
     while (cow->held)
         pthread_cond_wait(&cow->moved, &cow->lock);
     cow->held = true;
+    uint64_t start_ns = monotonic_ns();
     while (cow->writes > 0)
         pthread_cond_wait(&cow->moved, &cow->lock);
     pthread_mutex_unlock(&cow->lock);
+    return start_ns;
 }
 
-static void release(struct cow *cow)
+static uint64_t release(struct cow *cow, uint64_t start_ns)
 {
     pthread_mutex_lock(&cow->lock);
     cow->held = false;
     pthread_cond_broadcast(&cow->moved);
+    uint64_t hold_ns = monotonic_ns() - start_ns;
+    cow->holds.last_ns[cow->holds.count++ % COW_HOLDS_KEPT] = hold_ns;
+    cow->holds.max_ns = MAX(cow->holds.max_ns, hold_ns);
     pthread_mutex_unlock(&cow->lock);
+    return hold_ns;
 }
 
 static struct cow_slot *free_slot(struct cow *cow)
@@ -136,8 +150,8 @@ static struct cow_slot *free_slot(struct cow *cow)
     return found;
 }
 
-/* Invariant 8; everything is flushed. */
-static int take_admin(struct cow *cow, struct cow_shadow *shadow)
+/* Invariant 8; everything is flushed.  *bitmap is swapped for the old one. */
+static int take_admin(struct cow *cow, struct cow_shadow *shadow, uint8_t **bitmap)
 {
     struct cow_settings_record settings = settings_now(cow);
     struct cow_slot *slot = free_slot(cow);
@@ -156,16 +170,11 @@ static int take_admin(struct cow *cow, struct cow_shadow *shadow)
     cow->settings = settings;
     slot->shadow = *shadow;
     cow->living.numbers[cow->living.count++] = shadow->number;
-    memset(cow->copied, 0, (size_t)((cow->block_count + 7) / 8));
+    uint8_t *copied = cow->copied;
+    cow->copied = *bitmap;
+    *bitmap = copied;
     pthread_mutex_unlock(&cow->lock);
     return 0;
-}
-
-static uint64_t monotonic_ns(void)
-{
-    struct timespec ts;
-    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
 static int fill_shadow(struct cow *cow, const struct cow_take *take, struct cow_shadow *shadow)
@@ -187,21 +196,22 @@ int cow_shadow_take(struct cow *cow, const struct cow_take *take, uint32_t *ret_
                     uint64_t *ret_hold_ns)
 {
     struct cow_shadow shadow;
+    /* Before the hold, which has nothing in it that grows with the volume. */
+    CLEANUP_FREE uint8_t *bitmap = calloc(1, (size_t)((cow->block_count + 7) / 8));
+    if (!bitmap)
+        return -ENOMEM;
     int r = fill_shadow(cow, take, &shadow);
     if (r == 0)
         r = cow_flush(cow); /* so that little is left for the flush while writes are held */
     if (r < 0)
         return r;
-    hold(cow);
-    uint64_t start_ns = monotonic_ns();
+    pthread_mutex_lock(&cow->admin);
+    uint64_t start_ns = hold(cow);
     r = cow_flush(cow);
-    if (r == 0) {
-        pthread_mutex_lock(&cow->admin);
-        r = take_admin(cow, &shadow);
-        pthread_mutex_unlock(&cow->admin);
-    }
-    uint64_t hold_ns = monotonic_ns() - start_ns;
-    release(cow);
+    if (r == 0)
+        r = take_admin(cow, &shadow, &bitmap);
+    uint64_t hold_ns = release(cow, start_ns);
+    pthread_mutex_unlock(&cow->admin);
     if (r < 0)
         return r;
     *ret_number = shadow.number;
@@ -253,6 +263,7 @@ static void sweep(struct cow *cow)
         end = cow->map.place_count;
         for (size_t n = 0; n < SWEEP_STEP && place < end; n++, place++)
             sweep_place_locked(cow, (uint32_t)place);
+        cow_ahead_look_locked(cow);
         pthread_mutex_unlock(&cow->lock);
     } while (place < end);
 }
@@ -263,6 +274,7 @@ static void forget_living_locked(struct cow *cow, uint32_t number)
     while (cow->living.numbers[i] != number)
         i++;
     cow->living.count--;
+    cow->deletions++;
     memmove(&cow->living.numbers[i], &cow->living.numbers[i + 1],
             (cow->living.count - i) * sizeof(cow->living.numbers[0]));
 }
@@ -328,14 +340,15 @@ static int refuse_admin(struct cow *cow)
     return r < 0 ? r : error_note(-ENOSPC, "the diff area is full, and shadows are protected");
 }
 
-static int make_room_admin(struct cow *cow, uint64_t cells, uint32_t spare)
+static int make_room_admin(struct cow *cow, uint64_t cells, uint32_t spare, const uint64_t *if_full)
 {
     pthread_mutex_lock(&cow->lock);
     uint64_t max = cow_cells_max_locked(cow), used = cow->map.cells_used;
     bool is_protected = le32_get(&cow->settings.flags) & COW_SETTINGS_PROTECT_SHADOWS;
     uint32_t oldest = cow->living.count > 0 ? cow->living.numbers[0] : 0;
+    bool is_full = if_full && cow->deletions == *if_full;
     pthread_mutex_unlock(&cow->lock);
-    if (used <= max && cells <= max - used)
+    if (used <= max && cells <= max - used && !is_full)
         return 0;
     if (is_protected)
         return refuse_admin(cow);
@@ -344,10 +357,10 @@ static int make_room_admin(struct cow *cow, uint64_t cells, uint32_t spare)
     return cow_delete_admin(cow, oldest, COW_REASON_FULL);
 }
 
-int cow_make_room(struct cow *cow, uint64_t cells, uint32_t spare)
+int cow_make_room(struct cow *cow, uint64_t cells, uint32_t spare, const uint64_t *if_full)
 {
     pthread_mutex_lock(&cow->admin);
-    int r = make_room_admin(cow, cells, spare);
+    int r = make_room_admin(cow, cells, spare, if_full);
     pthread_mutex_unlock(&cow->admin);
     return r;
 }
@@ -420,7 +433,7 @@ int cow_shadow_read(struct cow *cow, uint32_t number, void *data, size_t len, ui
     int r = cow_check_request(cow, len, offset);
     if (r < 0)
         return r;
-    CLEANUP_FREE uint8_t *bytes = malloc(cow->block_bytes);
+    CLEANUP_FREE uint8_t *bytes = cow_buffer_new(cow, 1);
     if (!bytes)
         return -ENOMEM;
     while (r == 0 && len > 0) {
@@ -428,9 +441,9 @@ int cow_shadow_read(struct cow *cow, uint32_t number, void *data, size_t len, ui
         uint64_t at = offset % cow->block_bytes;
         size_t n = (size_t)MIN((uint64_t)len, cow->block_bytes - at);
         range.last = range.first;
-        cow_range_lock(cow, &range, false);
+        cow_range_lock(cow, &range);
         r = read_block(cow, number, range.first, bytes);
-        cow_range_unlock(cow, &range, false);
+        cow_range_unlock(cow, &range);
         memcpy(to, bytes + at, n);
         to += n;
         offset += n;
@@ -468,11 +481,19 @@ static int prepare_own(struct cow *cow, struct own *own)
 {
     for (;;) {
         pthread_mutex_lock(&cow->lock);
+        uint64_t deletions = cow->deletions;
+        const uint64_t *if_full = NULL;
         int r = take_own_locked(cow, own);
+        if (r == -EAGAIN) {
+            r = cow_ahead_wait_locked(cow);
+            if_full = r == -ENOSPC ? &deletions : NULL;
+            r = r == 0 ? -EAGAIN : r;
+        }
+        cow_ahead_look_locked(cow);
         pthread_mutex_unlock(&cow->lock);
-        if (r != -ENOSPC)
+        if (r != -ENOSPC && r != -EAGAIN)
             return r;
-        r = cow_make_room(cow, 1, own->number);
+        r = r == -ENOSPC ? cow_make_room(cow, 1, own->number, if_full) : 0;
         if (r < 0)
             return r;
     }
@@ -502,10 +523,11 @@ static int store_own(struct cow *cow, const struct own *own, const uint8_t *byte
                               .value = own->cell};
     const struct cow_log_entry entry = {.slot = le64_make(own->place), .entry = version_encode(&v)};
     const struct cow_part part = {COW_LOG_ENTRIES, &entry, sizeof(entry)};
-    int r =
-        cow->cells->ops->write(cow->cells, bytes, cow->block_bytes, own->cell * cow->block_bytes);
+    struct error_report failure = {0};
+    struct cow_cells write = {.data = bytes, .cell = own->cell, .count = 1, .failure = &failure};
+    int r = cow_cells_wait(cow, cow_cells_write(cow, &write, 1));
     if (r == 0)
-        r = cow_cells_sync(cow);
+        r = error_raise(&failure);
     return r < 0 ? r : cow_commit(cow, &part, 1);
 }
 
@@ -514,7 +536,7 @@ static int write_own(struct cow *cow, uint32_t number, uint64_t block, uint64_t 
                      const uint8_t *data, size_t len)
 {
     struct own own = {.number = number, .block = block};
-    CLEANUP_FREE uint8_t *bytes = malloc(cow->block_bytes);
+    CLEANUP_FREE uint8_t *bytes = cow_buffer_new(cow, 1);
     if (!bytes)
         return -ENOMEM;
     int r = read_block(cow, number, block, bytes);
@@ -571,9 +593,9 @@ static int write_blocks(struct cow *cow, uint32_t number, const uint8_t *data, s
         uint64_t at = offset % cow->block_bytes;
         size_t n = (size_t)MIN((uint64_t)len, cow->block_bytes - at);
         range.last = range.first;
-        cow_range_lock(cow, &range, false);
+        cow_range_lock(cow, &range);
         r = write_own(cow, number, range.first, at, data, n);
-        cow_range_unlock(cow, &range, false);
+        cow_range_unlock(cow, &range);
         data += n;
         offset += n;
         len -= n;

@@ -31,6 +31,17 @@ static const struct {
 
 /* ---- the client of the log ---- */
 
+static const struct {
+    size_t head, item; /* bytes; an item begins with the index of a record */
+    enum cow_table_id table;
+} ops[] = {
+    [COW_LOG_ENTRIES] = {0, sizeof(struct cow_log_entry), COW_TABLE_MAP},
+    [COW_LOG_ZERO_SET] = {0, sizeof(struct cow_log_zero), COW_TABLE_ZERO},
+    [COW_LOG_ZERO_CLEAR] = {0, sizeof(struct cow_log_zero), COW_TABLE_ZERO},
+    [COW_LOG_STATE] = {0, sizeof(struct cow_log_state), COW_TABLE_STATE},
+    [COW_LOG_COPIES] = {sizeof(struct cow_log_copies), sizeof(struct cow_log_entry), COW_TABLE_MAP},
+};
+
 static int redo_entries(struct cow *cow, const uint8_t *data, size_t count)
 {
     int r = 0;
@@ -38,6 +49,27 @@ static int redo_entries(struct cow *cow, const uint8_t *data, size_t count)
         struct cow_log_entry e;
         memcpy(&e, data + i * sizeof(e), sizeof(e));
         r = table_put(&cow->tables[COW_TABLE_MAP], le64_get(&e.slot), &e.entry);
+    }
+    return r;
+}
+
+/* Recovery also remembers them, to see whether they have their cells (settle). */
+static int redo_copies(struct cow *cow, const uint8_t *data, size_t count, bool recovering)
+{
+    struct cow_log_copies head;
+    memcpy(&head, data, sizeof(head));
+    if (recovering)
+        cow->settled = MAX(cow->settled, le64_get(&head.settled));
+    data += sizeof(head);
+    int r = redo_entries(cow, data, count);
+    for (size_t i = 0; r == 0 && recovering && i < count; i++) {
+        struct cow_log_entry e;
+        memcpy(&e, data + i * sizeof(e), sizeof(e));
+        const struct cow_copy copy = {.ticket = le64_get(&head.ticket),
+                                      .place = le64_get(&e.slot),
+                                      .version = version_decode(&e.entry)};
+        if (!(copy.version.flags & COW_ENTRY_ZERO))
+            r = cow_copy_vector_push(&cow->copies, &copy);
     }
     return r;
 }
@@ -69,21 +101,17 @@ static int redo_states(struct cow *cow, const uint8_t *data, size_t count)
 /* May be repeated: from any point on, in order, it ends in the same. */
 static int redo(void *userdata, const struct umbra_log_change *change)
 {
-    static const size_t sizes[] = {
-        [COW_LOG_ENTRIES] = sizeof(struct cow_log_entry),
-        [COW_LOG_ZERO_SET] = sizeof(struct cow_log_zero),
-        [COW_LOG_ZERO_CLEAR] = sizeof(struct cow_log_zero),
-        [COW_LOG_STATE] = sizeof(struct cow_log_state),
-    };
     struct cow *cow = userdata;
-    if (change->op == 0 || change->op >= ELEMENTSOF(sizes) || change->len % sizes[change->op] != 0)
+    if (change->op == 0 || change->op >= ELEMENTSOF(ops) || change->len < ops[change->op].head ||
+        (change->len - ops[change->op].head) % ops[change->op].item != 0)
         return error_note(-UMBRA_E_CORRUPT, "the log has a record that is not of a cow volume");
-    size_t count = change->len / sizes[change->op];
+    size_t count = (change->len - ops[change->op].head) / ops[change->op].item;
     switch ((enum cow_log_op)change->op) {
     case COW_LOG_ENTRIES: return redo_entries(cow, change->data, count);
     case COW_LOG_ZERO_SET: return redo_zeros(cow, change->data, count, true);
     case COW_LOG_ZERO_CLEAR: return redo_zeros(cow, change->data, count, false);
     case COW_LOG_STATE: return redo_states(cow, change->data, count);
+    case COW_LOG_COPIES: return redo_copies(cow, change->data, count, change->recovering);
     default: return -UMBRA_E_CORRUPT;
     }
 }
@@ -126,9 +154,64 @@ static int write_root(struct cow *cow)
     return r < 0 ? r : io_sync(cow->root_file);
 }
 
-static int checkpoint(void *userdata, _unused_ umbra_log_lsn *oldest_lsn)
+/* ---- copies whose cells were cut ---- */
+
+/* Not that of the entry, or not to be read. */
+static bool cell_is_bad(struct cow *cow, const struct version *v, uint8_t *bytes)
 {
-    struct cow *cow = userdata;
+    return cow->cells->ops->read(cow->cells, bytes, cow->block_bytes, v->value * cow->block_bytes) <
+               0 ||
+           crc32c(0, bytes, cow->block_bytes) != v->checksum;
+}
+
+/* Neither replaced nor followed by an entry of a later shadow: the origin may be what it copied. */
+static bool is_last_copy(struct cow *cow, size_t i)
+{
+    const struct cow_copy *copy = &cow->copies.items[i];
+    struct cow_entry now, then = version_encode(&copy->version);
+    table_get(&cow->tables[COW_TABLE_MAP], copy->place, &now);
+    bool is_last = memcmp(&now, &then, sizeof(now)) == 0;
+    for (i++; is_last && i < cow->copies.count; i++)
+        is_last = cow->copies.items[i].version.block != copy->version.block;
+    return is_last;
+}
+
+static int settle_copy(struct cow *cow, size_t i, uint8_t *bytes)
+{
+    static const struct cow_entry none = {0};
+    const struct cow_copy *copy = &cow->copies.items[i];
+    const struct version *v = &copy->version;
+    if (!cell_is_bad(cow, v, bytes) || !is_last_copy(cow, i) || v->block >= cow->block_count)
+        return 0;
+    int r = cow_origin_read(cow, bytes, v->block, 1);
+    if (r < 0 || crc32c(0, bytes, cow->block_bytes) != v->checksum)
+        return r; /* it was overwritten, so the cell has been there: rot */
+    return table_put(&cow->tables[COW_TABLE_MAP], copy->place, &none);
+}
+
+/*
+ * When recovery has redone everything, before that becomes durable: entries get, or lose, their
+ * cells (struct cow_log_copies).  May be repeated, as nothing of what it looks at changes before
+ * recovery is over.
+ */
+static int settle(struct cow *cow)
+{
+    CLEANUP_FREE uint8_t *bytes = cow_buffer_new(cow, 1);
+    if (!bytes)
+        return -ENOMEM;
+    int r = cow->cells->ops->flush(cow->cells);
+    for (size_t i = 0; r == 0 && i < cow->copies.count; i++) {
+        const struct cow_copy *copy = &cow->copies.items[i];
+        if (copy->ticket > cow->settled && copy->version.value < COW_CELL_COUNT_MAX)
+            r = settle_copy(cow, i, bytes);
+    }
+    return r;
+}
+
+/* ---- checkpoints ---- */
+
+static int write_tables(struct cow *cow)
+{
     uint64_t sums[COW_TABLE_COUNT];
     int r = 0;
     for (unsigned i = 0; r == 0 && i < COW_TABLE_COUNT; i++)
@@ -141,6 +224,21 @@ static int checkpoint(void *userdata, _unused_ umbra_log_lsn *oldest_lsn)
     return write_root(cow);
 }
 
+static int checkpoint(void *userdata, umbra_log_lsn *oldest_lsn)
+{
+    struct cow *cow = userdata;
+    int r = cow_failure(cow);
+    if (r < 0)
+        return r;
+    /* What was entered before a page is copied may have no cell yet: recovery has to see it. */
+    *oldest_lsn = cow_pending_floor(cow, *oldest_lsn);
+    r = cow->recovering ? settle(cow) : 0;
+    if (r == 0)
+        r = write_tables(cow);
+    /* What of it is durable nobody knows, so it must not be repeated. */
+    return r < 0 && !cow->recovering ? cow_fail(cow, r) : r;
+}
+
 static const struct umbra_log_manager manager = {
     .id = UMBRA_LOG_MANAGER_COW,
     .flags = UMBRA_LOG_UNDO_ANY,
@@ -149,10 +247,31 @@ static const struct umbra_log_manager manager = {
     .checkpoint = checkpoint,
 };
 
+/* So that redo() has the memory it needs: a failure would be one of the log. */
+static int prepare_parts(struct cow *cow, const struct cow_part *parts, size_t count)
+{
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        const uint8_t *data = parts[i].data;
+        for (size_t at = ops[parts[i].op].head; r == 0 && at < parts[i].len;
+             at += ops[parts[i].op].item) {
+            le64_t index;
+            memcpy(&index, data + at, sizeof(index));
+            r = table_prepare(&cow->tables[ops[parts[i].op].table], le64_get(&index));
+        }
+    }
+    return r;
+}
+
 int cow_commit(struct cow *cow, const struct cow_part *parts, size_t count)
 {
     struct umbra_log_txn *txn;
-    int r = umbra_log_begin(cow->log, &txn);
+    umbra_log_lsn lsn;
+    int r = cow_failure(cow);
+    if (r == 0)
+        r = prepare_parts(cow, parts, count);
+    if (r == 0)
+        r = umbra_log_begin(cow->log, &txn);
     if (r < 0)
         return r;
     for (size_t i = 0; r == 0 && i < count; i++)
@@ -160,9 +279,11 @@ int cow_commit(struct cow *cow, const struct cow_part *parts, size_t count)
             r = umbra_log_update(txn, cow->client, (uint16_t)parts[i].op, parts[i].data,
                                  parts[i].len, NULL, 0);
     if (r == 0)
-        r = umbra_log_commit(txn, 0, NULL);
-    if (r == 0)
+        r = umbra_log_commit(txn, 0, &lsn);
+    if (r == 0) {
+        cow_committed(cow, lsn);
         return 0;
+    }
     struct error_report first = {0};
     error_save(&first, r);
     IGNORE_RESULT(umbra_log_abort(txn));
@@ -230,6 +351,9 @@ static struct cow *cow_new(void)
     pthread_cond_init(&cow->moved, NULL);
     pthread_mutex_init(&cow->sync_lock, NULL);
     pthread_cond_init(&cow->synced, NULL);
+    pthread_cond_init(&cow->writer.wake, NULL);
+    pthread_cond_init(&cow->ahead.wake, NULL);
+    pthread_cond_init(&cow->ahead.done, NULL);
     return cow;
 }
 
@@ -237,6 +361,8 @@ void cow_free(struct cow *cow)
 {
     if (!cow)
         return;
+    cow_ahead_stop(cow);
+    cow_cells_stop(cow);
     umbra_log_free(cow->log);
     for (unsigned i = 0; i < COW_TABLE_COUNT; i++) {
         if (cow->tables[i].record_bytes > 0)
@@ -244,9 +370,14 @@ void cow_free(struct cow *cow)
         io_close(cow->table_files[i]);
     }
     map_release(&cow->map);
+    cow_copy_vector_release(&cow->copies);
     cow_device_free(cow->cells);
     io_close(cow->root_file);
     free(cow->copied);
+    free(cow->stage);
+    pthread_cond_destroy(&cow->ahead.done);
+    pthread_cond_destroy(&cow->ahead.wake);
+    pthread_cond_destroy(&cow->writer.wake);
     pthread_cond_destroy(&cow->synced);
     pthread_mutex_destroy(&cow->sync_lock);
     pthread_cond_destroy(&cow->moved);
@@ -560,7 +691,15 @@ static int recover(struct cow *cow, const struct cow_options *options)
     int r = wal_open(&place, &log_options, &cow->log);
     if (r == 0)
         r = umbra_log_attach(cow->log, "cow", &manager, cow, &cow->client);
-    return r < 0 ? r : umbra_log_recover(cow->log, NULL);
+    /* More than there ever were: a sequence stands for one checkpoint at least. */
+    cow->is_alone = options->no_threads;
+    cow->sync_wanted = cow->sync_over = cow->sync_done = cow->root_sequence << 24;
+    cow->recovering = true;
+    if (r == 0)
+        r = umbra_log_recover(cow->log, NULL);
+    cow->recovering = false;
+    cow_copy_vector_release(&cow->copies);
+    return r;
 }
 
 /* ---- opening: what cannot be trusted ---- */
@@ -660,23 +799,37 @@ static int load(struct cow *cow)
     return distrust(cow);
 }
 
+static int start_threads(struct cow *cow)
+{
+    struct io_stat st;
+    int r = io_stat(cow->storage, "cells", &st);
+    if (r == 0)
+        r = cow_ahead_start(cow, st.size_bytes);
+    return r < 0 ? r : cow_cells_start(cow);
+}
+
 int cow_open(const struct cow_place *place, const struct cow_options *options, struct cow **ret_cow)
 {
     CLEANUP(cow_freep) struct cow *cow = cow_new();
     if (!cow)
         return -ENOMEM;
     int r = check_place(place);
+    cow->stage = aligned_alloc(COW_BLOCK_BYTES_MIN, COW_STAGE_BYTES);
     if (r == 0)
         r = read_volume_file(cow, place);
     if (r == 0)
         r = begin(cow);
     if (r == 0)
-        r = cow_device_new_file(place->storage, "cells", cow->block_bytes * COW_CELL_COUNT_MAX,
-                                &cow->cells);
+        r = cow->stage ? 0 : -ENOMEM;
+    if (r == 0)
+        r = cow_device_new_direct(place->storage, "cells", cow->block_bytes * COW_CELL_COUNT_MAX,
+                                  &cow->cells);
     if (r == 0)
         r = recover(cow, options);
     if (r == 0)
         r = load(cow);
+    if (r == 0 && !options->no_threads)
+        r = start_threads(cow);
     if (r < 0)
         return r;
     *ret_cow = TAKE_PTR(cow);
@@ -703,6 +856,7 @@ int cow_close(struct cow *cow)
 {
     if (!cow)
         return 0;
+    cow_ahead_stop(cow);
     int r = end_in_order(cow);
     cow_free(cow);
     return r;

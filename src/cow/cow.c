@@ -24,22 +24,27 @@
  *     cells of what is not needed any more are found by looking (sweep, load).  No number is ever
  *     used twice, so what is not needed will not be.
  *  3. The origin's block is overwritten only after the contents that a living shadow reads there
- * are durable in a cell, and, after that, the entry in the log.
+ *     are durable in a cell, and the entry in the log: in any order, and mostly at the same time.
+ *     Recovery may thus find an entry without its cell, whose block was not overwritten (settle).
  *  4. "Copied" says of a block that there is an entry of a number from the newest living shadow on.
  *     While it does not, and a shadow lives, the origin has what the newest shadow shows.  The bit
  * may be clear too long (after the newest shadow was deleted): one more entry, that nobody needs.
  *  5. "Zero" says that the origin durably reads as zeros there.  It is cleared, durably, before the
  *     block is written; to be kept, such a block needs no cell.
  *  6. The test of both bits, the copy, the entry and the write of the origin are one critical
- * section of the block (an exclusive range); a shadow's look-up and read of the origin, another (a
- * shared one).  So no reader gets what was written after the shadow.
+ *     section of the block (an exclusive range); a shadow's look-up and read of the origin, another
+ *     (a shared one).  So no reader gets what was written after the shadow.  Shadows are taken
+ *     beside it, but not during the write itself (the gate); who finds there that one was taken
+ *     tests and copies again.
  *  7. A cell is given away only when no living shadow needs it.  So a reader of a cell needs no
  * lock: if the shadow lives after the read, the cell was its own all the time.
- *  8. A shadow is taken while no write is under way, and after everything written was flushed.
- *     What it shows is thereby durable, and never changes.
+ *  8. A shadow is taken while no write of the origin is under way, and after everything written
+ *     was flushed.  What it shows is thereby durable, and never changes.
  *  9. Entries written to a shadow (own) belong to no other.  They always go to a new cell.
  * 10. Places and cells are taken before, and given back after, what names them is durable.
- * 11. After a failed flush of the cells, or of the log, nothing that needs them succeeds any more.
+ * 11. After a failed flush of the cells, or of the log, or a failed checkpoint, nothing that needs
+ *     them succeeds any more (cow_failure): only recovery can tell what is durable.
+ * 12. No checkpoint lets the log forget an entry whose cell is not durable (cow_pending).
  *
  * States of a block, for the newest living shadow
  *
@@ -61,12 +66,15 @@
  *     DYING     its last writer is done   gone
  *
  * The files: cow-store.c files, checkpoints and log; cow-load.c what is in memory, at the start;
- * cow-keep.c invariants 3 to 5; cow-shadow.c shadows; table.c, map.c.  Locks: cow-private.h.
+ * cow-keep.c invariants 3 to 5; cow-cells.c cells written for many at once; cow-ahead.c cells that
+ * nobody uses; cow-shadow.c shadows; table.c, map.c.  Locks: cow-private.h.
  */
 #include <inttypes.h>
 #include <string.h>
 
 #include "cow/cow-private.h"
+
+#define DISCARD_GROUPS 16u /* of one step, which has one flush */
 
 /* ---- ranges ---- */
 
@@ -79,21 +87,20 @@ static bool conflicts_locked(const struct cow *cow, const struct cow_range *rang
     return false;
 }
 
-void cow_range_lock(struct cow *cow, struct cow_range *range, bool gated)
+void cow_range_lock(struct cow *cow, struct cow_range *range)
 {
     pthread_mutex_lock(&cow->lock);
-    while ((gated && cow->held) || conflicts_locked(cow, range))
+    while (conflicts_locked(cow, range))
         pthread_cond_wait(&cow->moved, &cow->lock);
     range->prev = NULL;
     range->next = cow->ranges;
     if (cow->ranges)
         cow->ranges->prev = range;
     cow->ranges = range;
-    cow->writes += gated;
     pthread_mutex_unlock(&cow->lock);
 }
 
-void cow_range_unlock(struct cow *cow, struct cow_range *range, bool gated)
+void cow_range_unlock(struct cow *cow, struct cow_range *range)
 {
     pthread_mutex_lock(&cow->lock);
     if (range->prev)
@@ -102,8 +109,40 @@ void cow_range_unlock(struct cow *cow, struct cow_range *range, bool gated)
         cow->ranges = range->next;
     if (range->next)
         range->next->prev = range->prev;
-    cow->writes -= gated;
     pthread_cond_broadcast(&cow->moved);
+    pthread_mutex_unlock(&cow->lock);
+}
+
+static void pass_gate_locked(struct cow *cow)
+{
+    while (cow->held)
+        pthread_cond_wait(&cow->moved, &cow->lock);
+    cow->writes++;
+}
+
+static void pass_gate(struct cow *cow)
+{
+    pthread_mutex_lock(&cow->lock);
+    pass_gate_locked(cow);
+    pthread_mutex_unlock(&cow->lock);
+}
+
+/* false, and not passed: shadow number is not the last one that was taken. */
+static bool pass_gate_after(struct cow *cow, uint32_t number)
+{
+    pthread_mutex_lock(&cow->lock);
+    pass_gate_locked(cow);
+    bool is_last = le32_get(&cow->settings.last_number) == number;
+    cow->writes -= !is_last;
+    pthread_mutex_unlock(&cow->lock);
+    return is_last;
+}
+
+static void leave_gate(struct cow *cow)
+{
+    pthread_mutex_lock(&cow->lock);
+    if (--cow->writes == 0 && cow->held)
+        pthread_cond_broadcast(&cow->moved);
     pthread_mutex_unlock(&cow->lock);
 }
 
@@ -116,6 +155,11 @@ int cow_check_request(const struct cow *cow, size_t len, uint64_t offset)
         return 0;
     return error_note(-EINVAL, "request of %zu bytes at %" PRIu64 " of a volume of %" PRIu64, len,
                       offset, cow->origin_bytes);
+}
+
+uint8_t *cow_buffer_new(const struct cow *cow, size_t blocks)
+{
+    return aligned_alloc(COW_BLOCK_BYTES_MIN, blocks * cow->block_bytes);
 }
 
 int cow_origin_read(struct cow *cow, uint8_t *data, uint64_t block, size_t count)
@@ -137,11 +181,17 @@ static int write_piece(struct cow *cow, const uint8_t *data, size_t len, uint64_
     struct cow_range range = {.first = offset / cow->block_bytes,
                               .last = (offset + len - 1) / cow->block_bytes,
                               .exclusive = true};
-    cow_range_lock(cow, &range, true);
-    int r = cow_keep(cow, range.first, range.last);
-    if (r == 0)
+    uint32_t number;
+    cow_range_lock(cow, &range);
+    int r;
+    do
+        r = cow_keep(cow, range.first, range.last, &number);
+    while (r == 0 && !pass_gate_after(cow, number));
+    if (r == 0) {
         r = cow->origin->ops->write(cow->origin, data, len, offset);
-    cow_range_unlock(cow, &range, true);
+        leave_gate(cow);
+    }
+    cow_range_unlock(cow, &range);
     return r;
 }
 
@@ -167,7 +217,15 @@ int cow_flush(struct cow *cow)
 
 /* ---- discard ---- */
 
-/* The blocks of a group that are OWN. */
+struct discard {
+    uint64_t first, last; /* blocks */
+    struct {
+        uint64_t group, done; /* done: mask */
+    } groups[DISCARD_GROUPS];
+    size_t count;
+};
+
+/* The blocks of a group, from first to last, that are OWN. */
 static uint64_t own_blocks(struct cow *cow, uint64_t first, uint64_t last)
 {
     uint64_t mask = 0, zero = cow_zero_mask(cow, first / COW_GROUP_BLOCKS);
@@ -199,23 +257,49 @@ static int discard_masked(struct cow *cow, uint64_t group, uint64_t mask, uint64
     return r;
 }
 
-/* Blocks of one group. */
+/* The caller has the blocks, and has passed the gate: whether a shadow needs a block does not
+ * change before it is discarded. */
+static int discard_blocks(struct cow *cow, struct discard *d)
+{
+    int r = 0;
+    for (uint64_t first = d->first; r == 0 && first <= d->last;) {
+        uint64_t group = first / COW_GROUP_BLOCKS, done = 0;
+        uint64_t last = MIN(d->last, (group + 1) * COW_GROUP_BLOCKS - 1);
+        r = discard_masked(cow, group, own_blocks(cow, first, last), &done);
+        if (done) {
+            d->groups[d->count].group = group;
+            d->groups[d->count++].done = done;
+        }
+        first = last + 1;
+    }
+    return r == -EOPNOTSUPP ? 0 : r;
+}
+
+static int enter_discards(struct cow *cow, const struct discard *d)
+{
+    struct cow_log_zero set[DISCARD_GROUPS];
+    for (size_t i = 0; i < d->count; i++)
+        set[i] = (struct cow_log_zero){.group = le64_make(d->groups[i].group),
+                                       .mask = le64_make(d->groups[i].done)};
+    const struct cow_part part = {COW_LOG_ZERO_SET, set, d->count * sizeof(set[0])};
+    return cow_commit(cow, &part, 1);
+}
+
+/* Shadows may be taken as soon as the blocks are zero: that they are known to be, durably, is as
+ * right of a block that is SHARED (it gets BLANK) as of one that is OWN. */
 static int discard_piece(struct cow *cow, uint64_t first, uint64_t last)
 {
     struct cow_range range = {.first = first, .last = last, .exclusive = true};
-    uint64_t group = first / COW_GROUP_BLOCKS;
-    cow_range_lock(cow, &range, true);
-    uint64_t done = 0, mask = own_blocks(cow, first, last);
-    int r = discard_masked(cow, group, mask, &done);
-    r = r == -EOPNOTSUPP ? 0 : r;
-    if (r == 0 && done)
+    struct discard d = {.first = first, .last = last};
+    cow_range_lock(cow, &range);
+    pass_gate(cow);
+    int r = discard_blocks(cow, &d);
+    leave_gate(cow);
+    if (r == 0 && d.count > 0)
         r = cow_flush(cow);
-    if (r == 0 && done) {
-        const struct cow_log_zero set = {.group = le64_make(group), .mask = le64_make(done)};
-        const struct cow_part part = {COW_LOG_ZERO_SET, &set, sizeof(set)};
-        r = cow_commit(cow, &part, 1);
-    }
-    cow_range_unlock(cow, &range, true);
+    if (r == 0 && d.count > 0)
+        r = enter_discards(cow, &d);
+    cow_range_unlock(cow, &range);
     return r;
 }
 
@@ -229,7 +313,7 @@ int cow_discard(struct cow *cow, uint64_t len, uint64_t offset)
     uint64_t stop = end == cow->origin_bytes ? cow->block_count : end / cow->block_bytes;
     int r = 0;
     while (r == 0 && first < stop && cow->origin->ops->discard) {
-        uint64_t group_end = (first / COW_GROUP_BLOCKS + 1) * COW_GROUP_BLOCKS;
+        uint64_t group_end = (first / COW_GROUP_BLOCKS + DISCARD_GROUPS) * COW_GROUP_BLOCKS;
         uint64_t last = MIN(stop, group_end) - 1;
         r = discard_piece(cow, first, last);
         first = last + 1;
@@ -238,6 +322,28 @@ int cow_discard(struct cow *cow, uint64_t len, uint64_t offset)
 }
 
 /* ---- what there is to know ---- */
+
+static int compare_ns(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+static void count_holds(struct cow *cow, struct cow_stat *s)
+{
+    uint64_t ns[COW_HOLDS_KEPT];
+    pthread_mutex_lock(&cow->lock);
+    s->hold_count = cow->holds.count;
+    s->hold_max_ns = cow->holds.max_ns;
+    memcpy(ns, cow->holds.last_ns, sizeof(ns));
+    pthread_mutex_unlock(&cow->lock);
+    size_t count = (size_t)MIN(s->hold_count, (uint64_t)COW_HOLDS_KEPT);
+    if (count == 0)
+        return;
+    qsort(ns, count, sizeof(ns[0]), compare_ns);
+    s->hold_p50_ns = ns[count / 2];
+    s->hold_p99_ns = ns[count * 99 / 100];
+}
 
 void cow_stat(struct cow *cow, struct cow_stat *ret_stat)
 {
@@ -252,5 +358,6 @@ void cow_stat(struct cow *cow, struct cow_stat *ret_stat)
     s.fault_count = le64_get(&cow->settings.fault_count);
     s.copied_blocks = cow->copied_blocks;
     pthread_mutex_unlock(&cow->lock);
+    count_holds(cow, &s);
     *ret_stat = s;
 }

@@ -33,6 +33,8 @@ struct cow_options {
     uint64_t log_bytes;        /* create: 0: 64 MiB */
     uint64_t log_flush_bytes;  /* create: 0: the log's default */
     uint64_t checkpoint_bytes; /* both: of log; 0: 4 MiB */
+    bool no_threads;           /* open: none of its own; so room for what is kept is not made ready
+                                  ahead, nor given back */
 };
 
 /* Makes the files of a volume and nothing else.  -EEXIST: there is one; -ENOSPC, -EINVAL. */
@@ -110,6 +112,9 @@ struct cow_stat {
     uint64_t zero_blocks; /* known to be zero */
     uint64_t fault_count;
     uint64_t copied_blocks; /* since it was opened */
+    /* How long writes were held for shadows since it was opened; the percentiles are of the last
+     * thousand. */
+    uint64_t hold_count, hold_p50_ns, hold_p99_ns, hold_max_ns;
 };
 void cow_stat(struct cow *cow, struct cow_stat *ret_stat);
 

@@ -54,6 +54,19 @@ static void file_free(struct cow_device *device)
     free(file_of(device));
 }
 
+static int file_punch(struct cow_device *device, uint64_t len, uint64_t offset)
+{
+    return io_punch(file_of(device)->file, len, offset);
+}
+
+static const struct cow_device_ops direct_ops = {
+    .read = file_read,
+    .write = file_write,
+    .flush = file_flush,
+    .discard = file_punch,
+    .free = file_free,
+};
+
 static const struct cow_device_ops file_ops = {
     .read = file_read,
     .write = file_write,
@@ -62,8 +75,8 @@ static const struct cow_device_ops file_ops = {
     .free = file_free,
 };
 
-int cow_device_new_file(struct io *io, const char *path, uint64_t size_bytes,
-                        struct cow_device **ret_device)
+static int new_file(struct io *io, const char *path, unsigned flags, uint64_t size_bytes,
+                    const struct cow_device_ops *ops, struct cow_device **ret_device)
 {
     struct io_stat st = {.size_bytes = size_bytes};
     int r = size_bytes == 0 ? io_stat(io, path, &st) : 0;
@@ -72,14 +85,26 @@ int cow_device_new_file(struct io *io, const char *path, uint64_t size_bytes,
     struct file_device *f = calloc(1, sizeof(*f));
     if (!f)
         return -ENOMEM;
-    r = io_open(io, path, IO_READ | IO_WRITE, &f->file);
+    r = io_open(io, path, IO_READ | IO_WRITE | flags, &f->file);
     if (r < 0) {
         free(f);
         return r;
     }
-    f->device = (struct cow_device){.ops = &file_ops, .size_bytes = st.size_bytes};
+    f->device = (struct cow_device){.ops = ops, .size_bytes = st.size_bytes};
     *ret_device = &f->device;
     return 0;
+}
+
+int cow_device_new_file(struct io *io, const char *path, uint64_t size_bytes,
+                        struct cow_device **ret_device)
+{
+    return new_file(io, path, 0, size_bytes, &file_ops, ret_device);
+}
+
+int cow_device_new_direct(struct io *io, const char *path, uint64_t size_bytes,
+                          struct cow_device **ret_device)
+{
+    return new_file(io, path, IO_DIRECT, size_bytes, &direct_ops, ret_device);
 }
 
 void cow_device_free(struct cow_device *device)

@@ -38,6 +38,10 @@ struct cow_device {
  * size_bytes 0: as large as the file.  -ENOENT. */
 _must_check_ int cow_device_new_file(struct io *io, const char *path, uint64_t size_bytes,
                                      struct cow_device **ret_device);
+/* The same past the page cache, where that can be had: addresses, offsets and lengths must be
+ * multiples of 4096. */
+_must_check_ int cow_device_new_direct(struct io *io, const char *path, uint64_t size_bytes,
+                                       struct cow_device **ret_device);
 /* A block device or an image file, open for reading and writing, which is the device's on success.
  * Direct I/O where it can be had.  -ENOTBLK: it is neither. */
 _must_check_ int cow_device_new_fd(int fd, struct cow_device **ret_device);

@@ -50,6 +50,7 @@ void map_release(struct map *map)
     free(map->heads);
     free(map->next);
     free(map->cells);
+    free(map->bare);
     *map = (struct map){0};
 }
 
@@ -113,6 +114,11 @@ bool map_is_indexed(const struct map *map, uint64_t place)
 
 /* ---- cells ---- */
 
+static bool is_bare(const struct map *map, uint64_t word)
+{
+    return map->bare && map->bare[word];
+}
+
 static int make_cells(struct map *map, uint64_t words)
 {
     if (words <= map->cell_words)
@@ -123,8 +129,26 @@ static int make_cells(struct map *map, uint64_t words)
         return -ENOMEM;
     memset(cells + map->cell_words, 0, (count - map->cell_words) * sizeof(*cells));
     map->cells = cells;
+    if (map->bare) {
+        uint8_t *bare = realloc(map->bare, count);
+        if (!bare)
+            return -ENOMEM;
+        memset(bare + map->cell_words, 1, count - map->cell_words);
+        map->bare = bare;
+    }
     map->cell_words = count;
     return 0;
+}
+
+/* The first word from the cursor on that has a free cell which is ready. */
+static int find_word(struct map *map)
+{
+    while (map->cell_cursor < map->cell_words &&
+           (map->cells[map->cell_cursor] == UINT64_MAX || is_bare(map, map->cell_cursor)))
+        map->cell_cursor++;
+    if (map->cell_cursor < map->cell_words)
+        return 0;
+    return map->bare ? -EAGAIN : make_cells(map, map->cell_cursor + 1);
 }
 
 int map_take_cell(struct map *map, uint64_t cells_max, uint64_t *ret_cell)
@@ -132,23 +156,90 @@ int map_take_cell(struct map *map, uint64_t cells_max, uint64_t *ret_cell)
     if (map->cells_used >= cells_max)
         return error_note(-ENOSPC, "all %llu cells of the diff area are in use",
                           (unsigned long long)cells_max);
-    while (map->cell_cursor < map->cell_words && map->cells[map->cell_cursor] == UINT64_MAX)
-        map->cell_cursor++;
-    int r = make_cells(map, map->cell_cursor + 1);
+    int r = find_word(map);
     if (r < 0)
         return r;
     unsigned bit = (unsigned)__builtin_ctzll(~map->cells[map->cell_cursor]);
     map->cells[map->cell_cursor] |= UINT64_C(1) << bit;
     map->cells_used++;
-    *ret_cell = map->cell_cursor * 64 + bit;
+    map->ready_free -= map->bare != NULL;
+    *ret_cell = map->cell_cursor * MAP_WORD_CELLS + bit;
     return 0;
 }
 
 void map_give_cell(struct map *map, uint64_t cell)
 {
-    map->cells[cell / 64] &= ~(UINT64_C(1) << cell % 64);
+    uint64_t word = cell / MAP_WORD_CELLS;
+    map->cells[word] &= ~(UINT64_C(1) << cell % MAP_WORD_CELLS);
     map->cells_used--;
-    map->cell_cursor = MIN(map->cell_cursor, cell / 64);
+    map->ready_free += map->bare != NULL;
+    map->cell_cursor = MIN(map->cell_cursor, word);
+    map->idle_end = MAX(map->idle_end, word + 1);
+}
+
+int map_begin_ahead(struct map *map, uint64_t ready_words)
+{
+    uint8_t *bare = malloc(MAX(map->cell_words, (uint64_t)1));
+    if (!bare)
+        return -ENOMEM;
+    map->bare = bare;
+    map->idle_end = map->cell_words;
+    for (uint64_t word = 0; word < map->cell_words; word++) {
+        bare[word] = map->cells[word] == 0 && word >= ready_words;
+        if (!bare[word])
+            map->ready_free += (uint64_t)__builtin_popcountll(~map->cells[word]);
+    }
+    /* There may be more of the file than anything in memory knows of yet. */
+    uint64_t known = map->cell_words;
+    int r = make_cells(map, ready_words);
+    if (r == 0 && known < ready_words)
+        map_make_ready(map, known, ready_words - known);
+    return r;
+}
+
+int map_find_bare(struct map *map, uint64_t *ret_first, uint64_t *count)
+{
+    uint64_t first = 0, n = 1;
+    while (first < map->cell_words && !map->bare[first])
+        first++;
+    int r = make_cells(map, first + *count);
+    if (r < 0)
+        return r;
+    while (n < *count && map->bare[first + n])
+        n++;
+    *ret_first = first;
+    *count = n;
+    return 0;
+}
+
+void map_make_ready(struct map *map, uint64_t first, uint64_t count)
+{
+    memset(map->bare + first, 0, count);
+    map->ready_free += count * MAP_WORD_CELLS;
+    map->cell_cursor = MIN(map->cell_cursor, first);
+    map->idle_end = MAX(map->idle_end, first + count);
+}
+
+static bool is_idle(const struct map *map, uint64_t word)
+{
+    return !map->bare[word] && map->cells[word] == 0;
+}
+
+bool map_take_idle(struct map *map, uint64_t *ret_first, uint64_t *count)
+{
+    uint64_t end = MIN(map->idle_end, map->cell_words), n = 0;
+    while (end > 0 && !is_idle(map, end - 1))
+        end--;
+    while (n < end && n < *count && is_idle(map, end - 1 - n))
+        n++;
+    map->idle_end = end - n;
+    if (n == 0)
+        return false;
+    memset(map->bare + (end - n), 1, n);
+    map->ready_free -= n * MAP_WORD_CELLS;
+    *ret_first = end - n;
+    *count = n;
+    return true;
 }
 
 int map_claim_cell(struct map *map, uint64_t cell, bool *ret_taken)

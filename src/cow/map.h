@@ -10,6 +10,8 @@
 
 #include "cow/table.h"
 
+#define MAP_WORD_CELLS 64u /* are made ready together */
+
 /* An entry as it is worked with. */
 struct version {
     uint32_t number;
@@ -43,6 +45,10 @@ struct map {
     uint64_t cell_words;
     uint64_t cell_cursor; /* no word below has a free cell */
     uint64_t cells_used;
+    /* Words whose cells are not ready to be given out (cow-ahead.c); NULL: all are. */
+    uint8_t *bare;
+    uint64_t ready_free; /* free cells of the others */
+    uint64_t idle_end;   /* no word from here on is ready and free as a whole */
 };
 
 _must_check_ int map_init(struct map *map, struct table *table);
@@ -51,12 +57,21 @@ void map_release(struct map *map);
 /* A free place, taken.  -ENOMEM, -ENOSPC. */
 _must_check_ int map_take_place(struct map *map, uint32_t *ret_place);
 void map_give_place(struct map *map, uint32_t place); /* that is not in the index */
-/* A free cell below the number of cells_max that may be in use.  -ENOSPC. */
+/* A free cell below the number of cells_max that may be in use.  -ENOSPC; -EAGAIN: none is ready.
+ */
 _must_check_ int map_take_cell(struct map *map, uint64_t cells_max, uint64_t *ret_cell);
 void map_give_cell(struct map *map, uint64_t cell);
 /* While loading: this place, and the cell, are in use.  *ret_taken: the cell was already. */
 _must_check_ int map_claim_place(struct map *map, uint32_t place);
 _must_check_ int map_claim_cell(struct map *map, uint64_t cell, bool *ret_taken);
+
+/* From now on cells have to be made ready: all but those of the first words, and what is in use. */
+_must_check_ int map_begin_ahead(struct map *map, uint64_t ready_words);
+/* The first words that are not ready: *count at most.  They stay as they are. */
+_must_check_ int map_find_bare(struct map *map, uint64_t *ret_first, uint64_t *count);
+void map_make_ready(struct map *map, uint64_t first, uint64_t count);
+/* The last words that are ready and free as a whole, *count at most, are not ready any more. */
+bool map_take_idle(struct map *map, uint64_t *ret_first, uint64_t *count);
 
 /* A place that is taken, and of which the table holds the entry. */
 void map_insert(struct map *map, uint32_t place);

@@ -214,8 +214,8 @@ void table_get(struct table *table, uint64_t index, void *ret_record)
     pthread_mutex_unlock(&table->lock);
 }
 
-/* Where the record stands, which is going to change; NULL: no memory. */
-static uint8_t *touch_locked(struct table *table, uint64_t index)
+/* Where the record stands; NULL: no memory. */
+static uint8_t *make_record_locked(struct table *table, uint64_t index)
 {
     uint64_t number = index / per_page(table), in_page = index % per_page(table);
     if (make_pages(table, (size_t)number + 1) < 0)
@@ -223,10 +223,16 @@ static uint8_t *touch_locked(struct table *table, uint64_t index)
     struct table_page *page = &table->pages.items[number];
     if (!page->records)
         page->records = calloc(1, COW_PAGE_ROOM);
-    if (!page->records)
-        return NULL;
-    page->dirty = true;
-    return page->records + in_page * table->record_bytes;
+    return page->records ? page->records + in_page * table->record_bytes : NULL;
+}
+
+/* The same of a record that is going to change. */
+static uint8_t *touch_locked(struct table *table, uint64_t index)
+{
+    uint8_t *at = make_record_locked(table, index);
+    if (at)
+        table->pages.items[index / per_page(table)].dirty = true;
+    return at;
 }
 
 static int check_index(const struct table *table, uint64_t index)
@@ -235,6 +241,17 @@ static int check_index(const struct table *table, uint64_t index)
         return 0;
     return error_note(-EINVAL, "record %" PRIu64 " of a table of %" PRIu64, index,
                       table->record_max);
+}
+
+int table_prepare(struct table *table, uint64_t index)
+{
+    int r = check_index(table, index);
+    if (r < 0)
+        return r;
+    pthread_mutex_lock(&table->lock);
+    uint8_t *at = make_record_locked(table, index);
+    pthread_mutex_unlock(&table->lock);
+    return at ? 0 : -ENOMEM;
 }
 
 int table_put(struct table *table, uint64_t index, const void *record)

@@ -54,6 +54,8 @@ _must_check_ int table_write(struct table *table, uint64_t sequence, uint64_t *r
 
 /* Zeros where nothing was ever put. */
 void table_get(struct table *table, uint64_t index, void *ret_record);
+/* Gets the memory that a change of the record needs.  -EINVAL: beyond record_max. */
+_must_check_ int table_prepare(struct table *table, uint64_t index);
 /* -EINVAL: beyond record_max. */
 _must_check_ int table_put(struct table *table, uint64_t index, const void *record);
 /* Of records that are a single le64_t: sets and clears bits. */

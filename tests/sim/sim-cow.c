@@ -634,7 +634,8 @@ static void run_seed(uint64_t seed, unsigned rounds)
                                        .origin_is_zero = below(&sim, 2) == 0,
                                        .log_bytes = WAL_FILE_MIN + below(&sim, 12) * 4096,
                                        .log_flush_bytes = UINT64_C(4) * 4096,
-                                       .checkpoint_bytes = UINT64_C(8) * 4096};
+                                       .checkpoint_bytes = UINT64_C(8) * 4096,
+                                       .no_threads = true};
     ASSERT_OK(cow_device_new_file(sim.disk, "origin", sim.bytes, &sim.origin));
     const struct cow_place place = place_of(&sim);
     ASSERT_OK(cow_create(&place, &sim.options));
