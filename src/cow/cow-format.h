@@ -161,13 +161,14 @@ struct cow_shadow_record {
 static_assert(sizeof(struct cow_shadow_record) == COW_STATE_BYTES, "on disk");
 
 /* Append only: on disk. */
-#define COW_REASON_LIST(X)                                             \
-    X(NONE, "none")                                                    \
-    X(FULL, "the storage was full")                                    \
-    X(SHRUNK, "the storage was made smaller")                          \
-    X(DAMAGED, "a page of the map is damaged")                         \
-    X(FOREIGN, "the origin was changed while the volume was detached") \
-    X(REFUSED, "the storage was full, and shadows are protected: a write failed")
+#define COW_REASON_LIST(X)                                                        \
+    X(NONE, "none")                                                               \
+    X(FULL, "the storage was full")                                               \
+    X(SHRUNK, "the storage was made smaller")                                     \
+    X(DAMAGED, "a page of the map is damaged")                                    \
+    X(FOREIGN, "the origin was changed while the volume was detached")            \
+    X(REFUSED, "the storage was full, and shadows are protected: a write failed") \
+    X(ROTTEN, "what was kept for it is damaged")
 
 enum cow_reason {
 #define X(name, text) COW_REASON_##name,

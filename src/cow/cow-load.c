@@ -67,7 +67,8 @@ static bool entry_is_good(const struct cow *cow, const struct version *v)
         v->block >= cow->block_count || v->number > le32_get(&cow->settings.last_number))
         return false;
     if (v->flags & COW_ENTRY_ZERO)
-        return v->block % COW_GROUP_BLOCKS == 0 && v->value != 0;
+        return v->block % COW_GROUP_BLOCKS == 0 && v->value != 0 &&
+               v->block + 63 - (unsigned)__builtin_clzll(v->value) < cow->block_count;
     return v->value < COW_CELL_COUNT_MAX;
 }
 

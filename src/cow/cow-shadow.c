@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "basic/crc32c.h"
+#include "basic/log.h"
 #include "cow/cow-private.h"
 
 #define SWEEP_STEP ((size_t)4096) /* places looked at without letting others run */
@@ -399,58 +400,143 @@ int cow_resize(struct cow *cow, uint64_t max_bytes)
 
 /* ---- reading ---- */
 
-/* The contents of a cell, checked. */
-static int read_cell(struct cow *cow, uint32_t number, const struct version *v, uint8_t *data)
-{
-    int r = cow->cells->ops->read(cow->cells, data, cow->block_bytes, v->value * cow->block_bytes);
-    if (r == 0 && crc32c(0, data, cow->block_bytes) != v->checksum)
-        r = error_note(-UMBRA_E_CORRUPT,
-                       "shadow %u: what was kept of block %" PRIu64 " is damaged (cell %" PRIu64
-                       ")",
-                       number, v->block, v->value);
-    return r;
-}
+enum found_where { FOUND_ORIGIN, FOUND_ZERO, FOUND_CELL };
 
-/* A whole block; the caller has it locked. */
-static int read_block(struct cow *cow, uint32_t number, uint64_t block, uint8_t *data)
+/* Where a shadow finds a block. */
+struct found {
+    enum found_where where;
+    uint32_t checksum; /* of a cell: */
+    uint64_t cell;
+};
+
+static void find_locked(struct cow *cow, uint32_t number, uint64_t first, size_t count,
+                        struct found *found)
 {
     struct version v;
     uint32_t place;
+    for (size_t i = 0; i < count; i++) {
+        found[i].where = FOUND_ORIGIN;
+        if (!map_find(&cow->map, first + i, number, true, &v, &place))
+            continue;
+        found[i] = (struct found){
+            .where = v.flags & COW_ENTRY_ZERO ? FOUND_ZERO : FOUND_CELL,
+            .checksum = v.checksum,
+            .cell = v.value,
+        };
+    }
+}
+
+/* How many blocks lie side by side where the first one is. */
+static size_t count_run(const struct found *found, size_t count)
+{
+    size_t n = 1;
+    while (n < count && found[n].where == found[0].where &&
+           (found[0].where != FOUND_CELL || found[n].cell == found[0].cell + n))
+        n++;
+    return n;
+}
+
+static bool is_good(const struct cow *cow, const struct found *found, const uint8_t *data)
+{
+    return crc32c(0, data, cow->block_bytes) == found->checksum;
+}
+
+/* What was not that of the entry is read once more, before it is said to be damaged. */
+static int read_again(struct cow *cow, uint32_t number, uint64_t block, const struct found *found,
+                      uint8_t *data)
+{
+    int r =
+        cow->cells->ops->read(cow->cells, data, cow->block_bytes, found->cell * cow->block_bytes);
+    if (r < 0 || is_good(cow, found, data))
+        return r;
+    return error_note(-UMBRA_E_CORRUPT,
+                      "shadow %u: what was kept of block %" PRIu64 " is damaged (cell %" PRIu64 ")",
+                      number, block, found->cell);
+}
+
+static int read_cells(struct cow *cow, uint32_t number, uint64_t block, const struct found *found,
+                      size_t count, uint8_t *data)
+{
+    int r = cow->cells->ops->read(cow->cells, data, count * cow->block_bytes,
+                                  found->cell * cow->block_bytes);
+    for (size_t i = 0; r == 0 && i < count; i++, data += cow->block_bytes)
+        if (!is_good(cow, &found[i], data))
+            r = read_again(cow, number, block + i, &found[i], data);
+    return r;
+}
+
+/* The shadow has lost something for good.  Returns r, and its words. */
+static int drop_rotten(struct cow *cow, uint32_t number, int r)
+{
+    struct error_report report = {0};
+    error_save(&report, r);
+    pthread_mutex_lock(&cow->admin);
+    if (cow_delete_admin(cow, number, COW_REASON_ROTTEN) == 0)
+        log_warning("shadow %u is lost: %s", number, cow_reason_text(COW_REASON_ROTTEN));
+    pthread_mutex_unlock(&cow->admin);
+    return error_raise(&report);
+}
+
+/* Whole blocks, COW_PIECE_BLOCKS at most, which the caller has locked; data are aligned. */
+static int read_blocks(struct cow *cow, uint32_t number, uint64_t first, size_t count,
+                       uint8_t *data)
+{
+    struct found found[COW_PIECE_BLOCKS];
     pthread_mutex_lock(&cow->lock);
-    bool kept = map_find(&cow->map, block, number, true, &v, &place);
+    find_locked(cow, number, first, count, found);
     pthread_mutex_unlock(&cow->lock);
-    if (!kept)
-        return cow_origin_read(cow, data, block, 1);
-    if (!(v.flags & COW_ENTRY_ZERO))
-        return read_cell(cow, number, &v, data);
-    memset(data, 0, cow->block_bytes);
-    return 0;
+    int r = 0;
+    for (size_t i = 0, n; r == 0 && i < count; i += n, data += n * cow->block_bytes) {
+        n = count_run(found + i, count - i);
+        if (found[i].where == FOUND_ORIGIN)
+            r = cow_origin_read(cow, data, first + i, n);
+        else if (found[i].where == FOUND_CELL)
+            r = read_cells(cow, number, first + i, found + i, n, data);
+        else
+            memset(data, 0, n * cow->block_bytes);
+    }
+    return r;
+}
+
+/* Sectors of COW_PIECE_BLOCKS at most.  bytes: room for the blocks. */
+static int read_piece(struct cow *cow, uint32_t number, uint8_t *bytes, uint8_t *data, size_t len,
+                      uint64_t offset)
+{
+    struct cow_range range = {.first = offset / cow->block_bytes,
+                              .last = (offset + len - 1) / cow->block_bytes};
+    size_t count = (size_t)(range.last - range.first + 1);
+    uint64_t at = offset % cow->block_bytes;
+    bool in_place = len == count * cow->block_bytes && (uintptr_t)data % COW_BLOCK_BYTES_MIN == 0;
+    cow_range_lock(cow, &range);
+    int r = read_blocks(cow, number, range.first, count, in_place ? data : bytes);
+    cow_range_unlock(cow, &range);
+    if (r == 0 && !in_place)
+        memcpy(data, bytes + at, len);
+    return r;
 }
 
 int cow_shadow_read(struct cow *cow, uint32_t number, void *data, size_t len, uint64_t offset)
 {
+    uint64_t piece = (uint64_t)COW_PIECE_BLOCKS * cow->block_bytes;
     uint8_t *to = data;
     int r = cow_check_request(cow, len, offset);
     if (r < 0)
         return r;
-    CLEANUP_FREE uint8_t *bytes = cow_buffer_new(cow, 1);
+    CLEANUP_FREE uint8_t *bytes =
+        cow_buffer_new(cow, MIN(len / cow->block_bytes + 2, (uint64_t)COW_PIECE_BLOCKS));
     if (!bytes)
         return -ENOMEM;
     while (r == 0 && len > 0) {
-        struct cow_range range = {.first = offset / cow->block_bytes};
-        uint64_t at = offset % cow->block_bytes;
-        size_t n = (size_t)MIN((uint64_t)len, cow->block_bytes - at);
-        range.last = range.first;
-        cow_range_lock(cow, &range);
-        r = read_block(cow, number, range.first, bytes);
-        cow_range_unlock(cow, &range);
-        memcpy(to, bytes + at, n);
+        size_t n = (size_t)MIN((uint64_t)len, piece - offset % piece);
+        r = read_piece(cow, number, bytes, to, n, offset);
         to += n;
         offset += n;
         len -= n;
     }
     /* Invariant 7. */
-    return lives(cow, number) ? r : no_shadow(number);
+    if (!lives(cow, number))
+        return no_shadow(number);
+    return r == -UMBRA_E_CORRUPT ? drop_rotten(cow, number, r) : r;
 }
 
 /* ---- the writable phase ---- */
@@ -539,7 +625,7 @@ static int write_own(struct cow *cow, uint32_t number, uint64_t block, uint64_t 
     CLEANUP_FREE uint8_t *bytes = cow_buffer_new(cow, 1);
     if (!bytes)
         return -ENOMEM;
-    int r = read_block(cow, number, block, bytes);
+    int r = read_blocks(cow, number, block, 1, bytes);
     if (r < 0)
         return r;
     memcpy(bytes + at, data, len);
@@ -619,7 +705,7 @@ int cow_shadow_write(struct cow *cow, uint32_t number, const void *data, size_t 
             r = no_shadow(number);
     }
     pthread_rwlock_unlock(&cow->phase);
-    return r;
+    return r == -UMBRA_E_CORRUPT ? drop_rotten(cow, number, r) : r;
 }
 
 static int seal_admin(struct cow *cow, uint32_t number)
@@ -691,26 +777,55 @@ static bool says_changed(const struct version *v, uint32_t from, uint32_t to)
     return v->number >= from && (to == 0 || v->number < to);
 }
 
-static int add_blocks(const struct cow *cow, struct extent_map *map, uint64_t block, uint64_t count)
+static void mark_blocks(uint8_t *bitmap, const struct version *v)
 {
-    uint64_t end = MIN((block + count) * cow->block_bytes, cow->origin_bytes);
-    return extent_map_add(map, block * cow->block_bytes, end);
+    uint64_t mask = v->flags & COW_ENTRY_ZERO ? v->value : 1;
+    for (; mask != 0; mask &= mask - 1) {
+        uint64_t block = v->block + (unsigned)__builtin_ctzll(mask);
+        bitmap[block / 8] |= (uint8_t)(1u << block % 8);
+    }
 }
 
-static int add_changed_locked(struct cow *cow, uint32_t from, uint32_t to, struct extent_map *map)
+static int both_live_locked(struct cow *cow, uint32_t from, uint32_t to)
+{
+    if (!cow_slot_locked(cow, from))
+        return no_shadow(from);
+    return to == 0 || cow_slot_locked(cow, to) ? 0 : no_shadow(to);
+}
+
+/* Writers go on in between: what they change while this looks may be there or not.  What tells of
+ * older changes stays, as long as both shadows live. */
+static int mark_changed(struct cow *cow, uint32_t from, uint32_t to, uint8_t *bitmap)
+{
+    size_t place = 0, end;
+    int r;
+    do {
+        pthread_mutex_lock(&cow->lock);
+        r = both_live_locked(cow, from, to);
+        end = cow->map.place_count;
+        for (size_t n = 0; r == 0 && n < SWEEP_STEP && place < end; n++, place++) {
+            if (!map_is_indexed(&cow->map, place))
+                continue;
+            const struct version v = map_at(&cow->map, (uint32_t)place);
+            if (says_changed(&v, from, to))
+                mark_blocks(bitmap, &v);
+        }
+        pthread_mutex_unlock(&cow->lock);
+    } while (r == 0 && place < end);
+    return r;
+}
+
+static int add_marked(const struct cow *cow, const uint8_t *bitmap, struct extent_map *map)
 {
     int r = 0;
-    for (size_t place = 0; r == 0 && place < cow->map.place_count; place++) {
-        if (!map_is_indexed(&cow->map, place))
+    for (uint64_t b = 0, n; r == 0 && b < cow->block_count; b += n) {
+        n = b % 8 == 0 && bitmap[b / 8] == 0 ? 8 : 1;
+        if (!(bitmap[b / 8] >> b % 8 & 1))
             continue;
-        const struct version v = map_at(&cow->map, (uint32_t)place);
-        if (!says_changed(&v, from, to))
-            continue;
-        if (!(v.flags & COW_ENTRY_ZERO))
-            r = add_blocks(cow, map, v.block, 1);
-        for (uint64_t mask = v.flags & COW_ENTRY_ZERO ? v.value : 0; r == 0 && mask != 0;
-             mask &= mask - 1)
-            r = add_blocks(cow, map, v.block + (unsigned)__builtin_ctzll(mask), 1);
+        while (b + n < cow->block_count && bitmap[(b + n) / 8] >> (b + n) % 8 & 1)
+            n++;
+        uint64_t end = MIN((b + n) * cow->block_bytes, cow->origin_bytes);
+        r = extent_map_add(map, b * cow->block_bytes, end);
     }
     return r;
 }
@@ -718,17 +833,14 @@ static int add_changed_locked(struct cow *cow, uint32_t from, uint32_t to, struc
 int cow_changed(struct cow *cow, uint32_t from, uint32_t to, struct extent_map *ret_bytes)
 {
     struct extent_map map = {0};
-    int r = 0;
     if (to != 0 && to < from)
         return error_note(-EINVAL, "shadow %u is older than shadow %u", to, from);
-    pthread_mutex_lock(&cow->lock);
-    if (!cow_slot_locked(cow, from))
-        r = no_shadow(from);
-    else if (to != 0 && !cow_slot_locked(cow, to))
-        r = no_shadow(to);
-    else
-        r = add_changed_locked(cow, from, to, &map);
-    pthread_mutex_unlock(&cow->lock);
+    CLEANUP_FREE uint8_t *bitmap = calloc(1, (size_t)((cow->block_count + 7) / 8));
+    if (!bitmap)
+        return -ENOMEM;
+    int r = mark_changed(cow, from, to, bitmap);
+    if (r == 0)
+        r = add_marked(cow, bitmap, &map);
     if (r < 0)
         extent_map_release(&map);
     else

@@ -755,6 +755,23 @@ static int clear_entries(struct cow *cow)
     return r;
 }
 
+/* Records of shadows, also such as make no sense: nobody else would ever clear them. */
+static int clear_shadow_records(struct cow *cow)
+{
+    static const uint8_t zeros[COW_STATE_BYTES];
+    int r = 0;
+    for (uint64_t i = 0; r == 0 && i < COW_SHADOWS_MAX; i++) {
+        struct cow_log_state state = {.index = le64_make(COW_STATE_SHADOWS + i)};
+        table_get(&cow->tables[COW_TABLE_STATE], COW_STATE_SHADOWS + i, state.record);
+        if (memcmp(state.record, zeros, sizeof(zeros)) == 0)
+            continue;
+        memset(state.record, 0, sizeof(state.record));
+        const struct cow_part part = {COW_LOG_STATE, &state, sizeof(state)};
+        r = cow_commit(cow, &part, 1);
+    }
+    return r;
+}
+
 static int delete_shadows(struct cow *cow, enum cow_reason reason)
 {
     int r = 0;
@@ -777,6 +794,8 @@ static int distrust(struct cow *cow)
         r = clear_zeros(cow);
     if (r == 0)
         r = delete_shadows(cow, is_damaged ? COW_REASON_DAMAGED : COW_REASON_FOREIGN);
+    if (r == 0 && is_damaged)
+        r = clear_shadow_records(cow);
     if (r == 0 && is_damaged)
         r = clear_entries(cow);
     if (r < 0)

@@ -84,7 +84,8 @@ struct cow_take {
  * *ret_hold_ns: how long writes were held.  -EMLINK: COW_SHADOWS_MAX. */
 _must_check_ int cow_shadow_take(struct cow *cow, const struct cow_take *take, uint32_t *ret_number,
                                  uint64_t *ret_hold_ns);
-/* -ENOENT: there is no such shadow (any more). */
+/* -ENOENT: there is no such shadow (any more); -UMBRA_E_CORRUPT: what was kept of it is damaged,
+ * and it is deleted for that. */
 _must_check_ int cow_shadow_read(struct cow *cow, uint32_t number, void *data, size_t len,
                                  uint64_t offset);
 /* In the writable phase only, else -EROFS.  Durable on return. */
@@ -95,8 +96,8 @@ _must_check_ int cow_shadow_seal(struct cow *cow, uint32_t number);
 _must_check_ int cow_shadow_delete(struct cow *cow, uint32_t number);
 /* By rising number; at most max.  Returns how many there are. */
 size_t cow_shadows(struct cow *cow, struct cow_shadow *shadows, size_t max);
-/* The blocks, as extents of bytes, whose contents may differ between shadow from, which must live,
- * and shadow to, or the volume as it is (to 0). */
+/* Writers go on meanwhile.  The blocks, as extents of bytes, whose contents may differ between
+ * shadow from, which must live, and shadow to, or the volume as it is (to 0). */
 _must_check_ int cow_changed(struct cow *cow, uint32_t from, uint32_t to,
                              struct extent_map *ret_bytes);
 

@@ -2,6 +2,8 @@
 /* What tests/sim/sim-cow.c does not see: errors that have words, and many threads at once. */
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "basic/test.h"
 #include "cow/cow.h"
@@ -121,6 +123,125 @@ TEST(full_storage_deletes_the_oldest_or_refuses)
         ASSERT_EQ(cow_faults(b.cow, faults), 1);
         ASSERT_EQ(faults[0].reason, protect ? COW_REASON_REFUSED : COW_REASON_FULL);
     }
+}
+
+TEST(a_rotten_cell_costs_its_shadow_and_no_other)
+{
+    CLEANUP(bench_release) struct bench b;
+    CLEANUP(io_closep) struct io_file *cells = NULL;
+    struct cow_fault faults[COW_FAULTS_KEPT];
+    uint8_t bytes[BLOCK_BYTES], byte = 99;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    bench_init(&b, 64, false);
+    fill(&b, 3, 1);
+    take(&b);
+    fill(&b, 3, 2); /* to cell 0 */
+    take(&b);
+    fill(&b, 3, 3);
+    ASSERT_OK(io_open(b.io, "cells", IO_READ | IO_WRITE, &cells));
+    ASSERT_OK(io_pwritev(cells, &iov, 1, 0));
+    ASSERT_ERR(cow_shadow_read(b.cow, 1, bytes, ORIGIN_BYTES / BLOCKS, UINT64_C(3) * BLOCK_BYTES),
+               -UMBRA_E_CORRUPT);
+    ASSERT_ERR(cow_shadow_read(b.cow, 1, bytes, BLOCK_BYTES, 0), -ENOENT);
+    ASSERT_EQ(cow_faults(b.cow, faults), 1);
+    ASSERT_EQ(faults[0].reason, COW_REASON_ROTTEN);
+    ASSERT_EQ(faults[0].number, 1);
+    ASSERT_EQ(shown(&b, 2, 3), 2);
+}
+
+struct on_disk {
+    struct io *storage, *memory;
+    struct cow_device *origin;
+    struct cow *cow;
+};
+
+static void on_disk_release(struct on_disk *d)
+{
+    cow_free(d->cow);
+    cow_device_free(d->origin);
+    io_free(d->storage);
+    io_free(d->memory);
+}
+
+/* Its storage is a real directory, for a shadow of an origin of as many bytes as given. */
+static void on_disk_init(struct on_disk *d, const char *name, uint64_t origin_bytes,
+                         uint64_t max_bytes)
+{
+    CLEANUP(io_closep) struct io_file *file = NULL;
+    char dir[4096];
+    *d = (struct on_disk){0};
+    (void)snprintf(dir, sizeof(dir), "%s/%s", test_tmpdir(), name);
+    ASSERT_EQ(mkdir(dir, 0700), 0);
+    ASSERT_OK(io_new_real(dir, &d->storage));
+    ASSERT_OK(io_new_memory(1, &d->memory));
+    ASSERT_OK(io_open(d->memory, "origin", IO_READ | IO_WRITE | IO_CREATE, &file));
+    ASSERT_OK(io_truncate(file, origin_bytes));
+    ASSERT_OK(cow_device_new_file(d->memory, "origin", 0, &d->origin));
+    const struct cow_place place = {.storage = d->storage, .origin = d->origin};
+    const struct cow_options options = {
+        .block_bytes = BLOCK_BYTES, .max_bytes = max_bytes, .log_bytes = MIB};
+    ASSERT_OK(cow_create(&place, &options));
+    ASSERT_OK(cow_open(&place, &options, &d->cow));
+}
+
+static uint32_t on_disk_take(struct on_disk *d)
+{
+    const struct cow_take how = {0};
+    uint64_t hold_ns;
+    uint32_t number;
+    ASSERT_OK(cow_shadow_take(d->cow, &how, &number, &hold_ns));
+    return number;
+}
+
+/* Space of the storage that is in use. */
+static uint64_t space_of_cells(const char *name)
+{
+    char path[4096];
+    struct stat st;
+    (void)snprintf(path, sizeof(path), "%s/%s/cells", test_tmpdir(), name);
+    ASSERT_EQ(stat(path, &st), 0);
+    return (uint64_t)st.st_blocks * 512;
+}
+
+/* Deleted shadows give their space back to the file system of the storage, but for some that is
+ * kept ready. */
+TEST(space_goes_back_to_the_storage)
+{
+    CLEANUP(on_disk_release) struct on_disk d;
+    CLEANUP_FREE uint8_t *bytes = malloc(MIB);
+    ASSERT_TRUE(bytes != NULL);
+    on_disk_init(&d, "large", 16 * MIB, 16 * MIB);
+    for (uint8_t round = 1; round < 3; round++) {
+        uint32_t number = on_disk_take(&d);
+        memset(bytes, round, MIB);
+        for (uint64_t at = 0; at < 16 * MIB; at += MIB)
+            ASSERT_OK(cow_write(d.cow, bytes, MIB, at));
+        ASSERT_GE(space_of_cells("large"), 16 * MIB);
+        ASSERT_OK(cow_shadow_read(d.cow, number, bytes, MIB, 5 * MIB));
+        for (size_t i = 0; i < MIB; i++)
+            ASSERT_EQ(bytes[i], round - 1);
+        ASSERT_OK(cow_shadow_delete(d.cow, number));
+        while (space_of_cells("large") > 12 * MIB) /* the test's time limit ends it */
+            (void)usleep(10000);
+    }
+    ASSERT_OK(cow_close(TAKE_PTR(d.cow)));
+}
+
+/* What is made ready for a small one is not given back at once, nor the other way round. */
+TEST(a_tiny_diff_area_works)
+{
+    CLEANUP(on_disk_release) struct on_disk d;
+    uint8_t bytes[4 * BLOCK_BYTES] = {1};
+    on_disk_init(&d, "tiny", MIB, 4 * BLOCK_BYTES);
+    for (unsigned i = 0; i < 50; i++) {
+        uint32_t number = on_disk_take(&d);
+        ASSERT_OK(cow_write(d.cow, bytes, sizeof(bytes), i * sizeof(bytes)));
+        ASSERT_EQ(cow_shadows(d.cow, NULL, 0), 1);
+        ASSERT_OK(cow_shadow_read(d.cow, number, bytes, sizeof(bytes), i * sizeof(bytes)));
+        ASSERT_EQ(bytes[0], 0);
+        bytes[0] = 1;
+    }
+    ASSERT_OK(cow_close(TAKE_PTR(d.cow)));
 }
 
 TEST(the_origin_is_recognised)
