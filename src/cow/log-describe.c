@@ -112,14 +112,23 @@ static void describe_state(struct words *w, const uint8_t *data)
         describe_fault(w, s.record);
 }
 
+static void describe_head(struct words *w, const uint8_t *data)
+{
+    struct cow_log_copies c;
+    memcpy(&c, data, sizeof(c));
+    say(w, "copies %" PRIu64 ", durable to %" PRIu64, le64_get(&c.ticket), le64_get(&c.settled));
+}
+
 static const struct {
-    size_t size;
+    size_t size, head_size;
     void (*describe)(struct words *w, const uint8_t *data);
 } ops[] = {
-    [COW_LOG_ENTRIES] = {sizeof(struct cow_log_entry), describe_entry},
-    [COW_LOG_ZERO_SET] = {sizeof(struct cow_log_zero), describe_zero_set},
-    [COW_LOG_ZERO_CLEAR] = {sizeof(struct cow_log_zero), describe_zero_clear},
-    [COW_LOG_STATE] = {sizeof(struct cow_log_state), describe_state},
+    [COW_LOG_ENTRIES] = {sizeof(struct cow_log_entry), 0, describe_entry},
+    [COW_LOG_ZERO_SET] = {sizeof(struct cow_log_zero), 0, describe_zero_set},
+    [COW_LOG_ZERO_CLEAR] = {sizeof(struct cow_log_zero), 0, describe_zero_clear},
+    [COW_LOG_STATE] = {sizeof(struct cow_log_state), 0, describe_state},
+    [COW_LOG_COPIES] = {sizeof(struct cow_log_entry), sizeof(struct cow_log_copies),
+                        describe_entry},
 };
 
 void cow_log_describe(const struct umbra_log_record *record, char *text, size_t size)
@@ -127,11 +136,14 @@ void cow_log_describe(const struct umbra_log_record *record, char *text, size_t 
     struct words w = {.text = text, .size = size};
     *text = '\0';
     size_t item = record->op < ELEMENTSOF(ops) ? ops[record->op].size : 0;
-    if (item == 0 || record->redo_len == 0 || record->redo_len % item != 0) {
+    size_t head = item > 0 ? ops[record->op].head_size : 0;
+    if (item == 0 || record->redo_len <= head || (record->redo_len - head) % item != 0) {
         say(&w, "not a record of a cow volume");
         return;
     }
-    for (size_t at = 0; at < record->redo_len && w.len < size - 1; at += item) {
+    if (head > 0)
+        describe_head(&w, record->redo);
+    for (size_t at = head; at < record->redo_len && w.len < size - 1; at += item) {
         if (at > 0)
             say(&w, "; ");
         ops[record->op].describe(&w, record->redo + at);

@@ -39,6 +39,16 @@ TEST(entries)
                      "entry 9: block 5 in cell 1, written to shadow 4; entry 10: none");
 }
 
+TEST(copies)
+{
+    const struct {
+        struct cow_log_copies head;
+        struct cow_log_entry entry;
+    } copies = {{.ticket = le64_make(12), .settled = le64_make(10)}, make_entry(7, 3, 1000, 0, 42)};
+    assert_described(COW_LOG_COPIES, &copies, sizeof(copies),
+                     "copies 12, durable to 10; entry 7: block 1000 in cell 42, kept for shadow 3");
+}
+
 TEST(zeros)
 {
     const struct cow_log_zero zero = {.group = le64_make(2), .mask = le64_make(1)};
