@@ -379,6 +379,25 @@ static int shrink_admin(struct cow *cow)
     }
 }
 
+static int resize_admin(struct cow *cow, uint64_t cells)
+{
+    struct cow_settings_record settings = settings_now(cow);
+    pthread_mutex_lock(&cow->lock);
+    uint64_t used = cow->living.count > 0 ? cow->map.cells_used : 0;
+    pthread_mutex_unlock(&cow->lock);
+    if (cells < used && (le32_get(&settings.flags) & COW_SETTINGS_PROTECT_SHADOWS))
+        return error_note(
+            -ENOSPC, "%" PRIu64 " bytes are kept, and shadows are protected: delete some first",
+            used * cow->block_bytes);
+    settings.cells_max = le64_make(cells);
+    const struct cow_log_state state = state_of(COW_STATE_SETTINGS, &settings);
+    int r = commit_states(cow, &state, 1);
+    if (r < 0)
+        return r;
+    set_settings(cow, &settings);
+    return shrink_admin(cow);
+}
+
 int cow_resize(struct cow *cow, uint64_t max_bytes)
 {
     uint64_t cells = max_bytes / cow->block_bytes;
@@ -386,14 +405,7 @@ int cow_resize(struct cow *cow, uint64_t max_bytes)
         return error_note(-EINVAL, "a diff area has from 1 to %" PRIu64 " blocks",
                           COW_CELL_COUNT_MAX);
     pthread_mutex_lock(&cow->admin);
-    struct cow_settings_record settings = settings_now(cow);
-    settings.cells_max = le64_make(cells);
-    const struct cow_log_state state = state_of(COW_STATE_SETTINGS, &settings);
-    int r = commit_states(cow, &state, 1);
-    if (r == 0) {
-        set_settings(cow, &settings);
-        r = shrink_admin(cow);
-    }
+    int r = resize_admin(cow, cells);
     pthread_mutex_unlock(&cow->admin);
     return r;
 }

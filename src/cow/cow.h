@@ -103,7 +103,8 @@ _must_check_ int cow_changed(struct cow *cow, uint32_t from, uint32_t to,
 
 /* ---- the diff area ---- */
 
-/* Deletes the oldest shadows until what is kept fits. */
+/* Deletes the oldest shadows until what is kept fits; with protect_shadows: -ENOSPC, and nothing is
+ * changed. */
 _must_check_ int cow_resize(struct cow *cow, uint64_t max_bytes);
 
 struct cow_stat {
