@@ -51,8 +51,9 @@
 #define COW_SHADOWS_MAX     512u
 #define COW_FAULTS_KEPT     16u
 #define COW_LABEL_MAX       64u
-#define COW_GROUP_BLOCKS    64u               /* that share a struct cow_zero */
-#define COW_MARK_BYTES      ((uint64_t)65536) /* of the origin, in the root's origin_mark */
+#define COW_GROUP_BLOCKS    64u                 /* that share a struct cow_zero */
+#define COW_MARK_BYTES      ((uint64_t)1 << 20) /* of the origin, that origin_mark is of */
+#define COW_MARK_LEN        16u
 
 enum cow_table_id { COW_TABLE_MAP, COW_TABLE_ZERO, COW_TABLE_STATE, COW_TABLE_COUNT };
 
@@ -72,21 +73,20 @@ static_assert(sizeof(struct cow_header) == COW_PAGE_BYTES, "on disk");
 static_assert(offsetof(struct cow_header, identity) == 64, "on disk");
 
 enum cow_root_flags {
-    COW_ROOT_CLEAN = 1u << 0,   /* detached in good order; origin_mark is right */
+    COW_ROOT_CLEAN = 1u << 0,   /* not written to since origin_mark was taken */
     COW_ROOT_DAMAGED = 1u << 1, /* pages were lost: no shadow, no zero can be trusted */
     COW_ROOT_FOREIGN = 1u << 2, /* nor these, as the origin was changed while detached */
 };
 
 struct cow_root {
-    uint8_t magic[8];              /* 00-07: COW_ROOT_MAGIC */
-    le32_t checksum;               /* 08-11: CRC-32C of the page with this field zero */
-    le32_t flags;                  /* 12-15: enum cow_root_flags */
-    uint8_t volume_id[COW_ID_LEN]; /* 16-31 */
-    le64_t sequence;               /* 32-39: the higher one counts */
-    le32_t origin_mark;            /* 40-43: CRC-32C of the first COW_MARK_BYTES of the origin */
-    uint8_t reserved0[4];          /* 44-47: zero */
-    le64_t sums[COW_TABLE_COUNT];  /* 48-71: of the pages of each table */
-    uint8_t reserved1[4024];       /* 72-4095: zero */
+    uint8_t magic[8];                  /* 00-07: COW_ROOT_MAGIC */
+    le32_t checksum;                   /* 08-11: CRC-32C of the page with this field zero */
+    le32_t flags;                      /* 12-15: enum cow_root_flags */
+    uint8_t volume_id[COW_ID_LEN];     /* 16-31 */
+    le64_t sequence;                   /* 32-39: the higher one counts */
+    uint8_t origin_mark[COW_MARK_LEN]; /* 40-55: BLAKE3 of the first COW_MARK_BYTES of the origin */
+    le64_t sums[COW_TABLE_COUNT];      /* 56-79: of the pages of each table */
+    uint8_t reserved[4016];            /* 80-4095: zero */
 };
 static_assert(sizeof(struct cow_root) == COW_PAGE_BYTES, "on disk");
 

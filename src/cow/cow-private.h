@@ -20,7 +20,7 @@ struct cow_copy {
 };
 DEFINE_VECTOR(cow_copy_vector, struct cow_copy);
 
-/* Blocks that a request works on; on its stack. */
+/* Blocks that a request works on, or waits for; on its stack. */
 struct cow_range {
     uint64_t first, last;
     bool exclusive;
@@ -51,7 +51,8 @@ struct cow {
     /* Of checkpoints, of which there is one at a time. */
     uint64_t root_sequence, root_sums[COW_TABLE_COUNT];
     unsigned root_place;
-    uint32_t root_flags, origin_mark;
+    uint32_t root_flags;
+    uint8_t origin_mark[COW_MARK_LEN];
     bool root_is_due;
     /* Of recovery: what is redone, and the highest ticket that is said to be settled. */
     bool recovering;
@@ -62,8 +63,10 @@ struct cow {
     pthread_rwlock_t phase; /* writers of shadows read-lock it, the end of a writable phase locks */
 
     pthread_mutex_t lock;
-    pthread_cond_t moved; /* a range was let go, or the gate */
-    struct cow_range *ranges;
+    pthread_cond_t moved; /* the gate was opened, or the last one who had passed it has left */
+    pthread_cond_t range_gone;
+    struct cow_range *first_range, *last_range; /* in the order in which they came */
+    unsigned ranges_waiting;
     unsigned writes; /* of the origin, under way: who has passed the gate */
     bool held;       /* the gate is closed, for now */
     struct map map;
@@ -105,7 +108,7 @@ struct cow {
 /* ---- cow.c ---- */
 /* For blocks, as the cells want it.  NULL: no memory. */
 uint8_t *cow_buffer_new(const struct cow *cow, size_t blocks);
-/* Waits for conflicting ranges. */
+/* Waits for conflicting ranges that came before.  A thread has one range at a time. */
 void cow_range_lock(struct cow *cow, struct cow_range *range);
 void cow_range_unlock(struct cow *cow, struct cow_range *range);
 _must_check_ int cow_check_request(const struct cow *cow, size_t len, uint64_t offset);

@@ -6,6 +6,7 @@
  *              checkpoint - load - distrust, if anything was damaged or changed by others
  *     close    flush - checkpoint - root that says so, with the mark of the origin
  */
+#include <blake3.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -134,8 +135,8 @@ static uint32_t checksum_of_page(const void *page, size_t field_offset)
 static struct cow_root make_root(const struct cow *cow)
 {
     struct cow_root root = {.flags = le32_make(cow->root_flags),
-                            .sequence = le64_make(cow->root_sequence),
-                            .origin_mark = le32_make(cow->origin_mark)};
+                            .sequence = le64_make(cow->root_sequence)};
+    memcpy(root.origin_mark, cow->origin_mark, sizeof(root.origin_mark));
     memcpy(root.magic, COW_ROOT_MAGIC, sizeof(root.magic));
     memcpy(root.volume_id, cow->volume_id, sizeof(root.volume_id));
     for (unsigned i = 0; i < COW_TABLE_COUNT; i++)
@@ -349,6 +350,7 @@ static struct cow *cow_new(void)
     pthread_rwlock_init(&cow->phase, NULL);
     pthread_mutex_init(&cow->lock, NULL);
     pthread_cond_init(&cow->moved, NULL);
+    pthread_cond_init(&cow->range_gone, NULL);
     pthread_mutex_init(&cow->sync_lock, NULL);
     pthread_cond_init(&cow->synced, NULL);
     pthread_cond_init(&cow->writer.wake, NULL);
@@ -380,11 +382,30 @@ void cow_free(struct cow *cow)
     pthread_cond_destroy(&cow->writer.wake);
     pthread_cond_destroy(&cow->synced);
     pthread_mutex_destroy(&cow->sync_lock);
+    pthread_cond_destroy(&cow->range_gone);
     pthread_cond_destroy(&cow->moved);
     pthread_mutex_destroy(&cow->lock);
     pthread_rwlock_destroy(&cow->phase);
     pthread_mutex_destroy(&cow->admin);
     free(cow);
+}
+
+/* File systems change the beginning when they are mounted.  A checksum of theirs cannot hide that
+ * from BLAKE3, as it can from a CRC. */
+static int read_mark(struct cow *cow, uint8_t ret_mark[COW_MARK_LEN])
+{
+    size_t len = (size_t)MIN(cow->origin_bytes, COW_MARK_BYTES);
+    CLEANUP_FREE uint8_t *bytes = aligned_alloc(COW_BLOCK_BYTES_MIN, COW_MARK_BYTES);
+    if (!bytes)
+        return -ENOMEM;
+    int r = cow->origin->ops->read(cow->origin, bytes, len, 0);
+    if (r < 0)
+        return r;
+    blake3_hasher hasher;
+    blake3_hasher_init(&hasher);
+    blake3_hasher_update(&hasher, bytes, len);
+    blake3_hasher_finalize(&hasher, ret_mark, COW_MARK_LEN);
+    return 0;
 }
 
 /* ---- creating ---- */
@@ -459,6 +480,9 @@ static int fill_tables(struct cow *cow, const struct cow_options *options)
         r = set_zeros(cow, 0, cow->origin_bytes);
     else if (r == 0 && cow->origin->ops->find_data)
         r = set_holes(cow);
+    if (r == 0)
+        r = read_mark(cow, cow->origin_mark);
+    cow->root_flags = COW_ROOT_CLEAN;
     cow->root_sequence = 1;
     for (unsigned i = 0; r == 0 && i < COW_TABLE_COUNT; i++)
         r = table_write(&cow->tables[i], cow->root_sequence, &cow->root_sums[i]);
@@ -589,7 +613,7 @@ static int take_root(struct cow *cow, const struct cow_root roots[2])
         cow->root_sequence = le64_get(&roots[i].sequence);
         cow->root_place = i;
         cow->root_flags = le32_get(&roots[i].flags);
-        cow->origin_mark = le32_get(&roots[i].origin_mark);
+        memcpy(cow->origin_mark, roots[i].origin_mark, sizeof(cow->origin_mark));
         for (unsigned t = 0; t < COW_TABLE_COUNT; t++)
             cow->root_sums[t] = le64_get(&roots[i].sums[t]);
     }
@@ -623,25 +647,13 @@ static int read_volume_file(struct cow *cow, const struct cow_place *place)
 
 /* ---- opening: tables and log ---- */
 
-static int read_mark(struct cow *cow, uint32_t *ret_mark)
-{
-    uint64_t len = MIN(cow->origin_bytes, COW_MARK_BYTES);
-    CLEANUP_FREE uint8_t *bytes = malloc(len);
-    if (!bytes)
-        return -ENOMEM;
-    int r = cow->origin->ops->read(cow->origin, bytes, len, 0);
-    if (r == 0)
-        *ret_mark = crc32c(0, bytes, len);
-    return r;
-}
-
 static int check_mark(struct cow *cow)
 {
-    uint32_t mark;
+    uint8_t mark[COW_MARK_LEN];
     if (!(cow->root_flags & COW_ROOT_CLEAN))
         return 0;
-    int r = read_mark(cow, &mark);
-    if (r == 0 && mark != cow->origin_mark)
+    int r = read_mark(cow, mark);
+    if (r == 0 && memcmp(mark, cow->origin_mark, sizeof(mark)) != 0)
         cow->root_flags |= COW_ROOT_FOREIGN;
     return r;
 }
@@ -675,7 +687,6 @@ static int begin(struct cow *cow)
     if (r < 0)
         return r;
     cow->root_sequence = sequence + 1;
-    cow->root_flags &= ~(uint32_t)COW_ROOT_CLEAN;
     for (unsigned i = 0; i < COW_TABLE_COUNT; i++)
         cow->root_sums[i] = table_sum(&cow->tables[i]);
     return write_root(cow);
@@ -827,6 +838,17 @@ static int start_threads(struct cow *cow)
     return r < 0 ? r : cow_cells_start(cow);
 }
 
+/* From now on the origin may be written to.  Until here the mark was right, and has to be looked at
+ * again if this was not reached. */
+static int leave_mark(struct cow *cow)
+{
+    if (!(cow->root_flags & COW_ROOT_CLEAN))
+        return 0;
+    cow->root_flags &= ~(uint32_t)COW_ROOT_CLEAN;
+    cow->root_is_due = true;
+    return umbra_log_checkpoint(cow->log);
+}
+
 int cow_open(const struct cow_place *place, const struct cow_options *options, struct cow **ret_cow)
 {
     CLEANUP(cow_freep) struct cow *cow = cow_new();
@@ -847,6 +869,8 @@ int cow_open(const struct cow_place *place, const struct cow_options *options, s
         r = recover(cow, options);
     if (r == 0)
         r = load(cow);
+    if (r == 0)
+        r = leave_mark(cow);
     if (r == 0 && !options->no_threads)
         r = start_threads(cow);
     if (r < 0)
@@ -863,7 +887,7 @@ static int end_in_order(struct cow *cow)
     if (r == 0)
         r = umbra_log_checkpoint(cow->log);
     if (r == 0)
-        r = read_mark(cow, &cow->origin_mark);
+        r = read_mark(cow, cow->origin_mark);
     if (r < 0)
         return r;
     cow->root_flags |= COW_ROOT_CLEAN;

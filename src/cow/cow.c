@@ -78,38 +78,57 @@
 
 /* ---- ranges ---- */
 
-static bool conflicts_locked(const struct cow *cow, const struct cow_range *range)
+/* With one that came before: also if that is still waiting, or many readers would keep a writer
+ * waiting for ever. */
+static bool conflicts_locked(const struct cow_range *range)
 {
-    for (const struct cow_range *r = cow->ranges; r; r = r->next)
+    for (const struct cow_range *r = range->prev; r; r = r->prev)
         if ((r->exclusive || range->exclusive) && r->first <= range->last &&
             range->first <= r->last)
             return true;
     return false;
 }
 
+static void append_range_locked(struct cow *cow, struct cow_range *range)
+{
+    range->next = NULL;
+    range->prev = cow->last_range;
+    if (range->prev)
+        range->prev->next = range;
+    else
+        cow->first_range = range;
+    cow->last_range = range;
+}
+
+static void remove_range_locked(struct cow *cow, const struct cow_range *range)
+{
+    if (range->prev)
+        range->prev->next = range->next;
+    else
+        cow->first_range = range->next;
+    if (range->next)
+        range->next->prev = range->prev;
+    else
+        cow->last_range = range->prev;
+}
+
 void cow_range_lock(struct cow *cow, struct cow_range *range)
 {
     pthread_mutex_lock(&cow->lock);
-    while (conflicts_locked(cow, range))
-        pthread_cond_wait(&cow->moved, &cow->lock);
-    range->prev = NULL;
-    range->next = cow->ranges;
-    if (cow->ranges)
-        cow->ranges->prev = range;
-    cow->ranges = range;
+    append_range_locked(cow, range);
+    cow->ranges_waiting++;
+    while (conflicts_locked(range))
+        pthread_cond_wait(&cow->range_gone, &cow->lock);
+    cow->ranges_waiting--;
     pthread_mutex_unlock(&cow->lock);
 }
 
 void cow_range_unlock(struct cow *cow, struct cow_range *range)
 {
     pthread_mutex_lock(&cow->lock);
-    if (range->prev)
-        range->prev->next = range->next;
-    else
-        cow->ranges = range->next;
-    if (range->next)
-        range->next->prev = range->prev;
-    pthread_cond_broadcast(&cow->moved);
+    remove_range_locked(cow, range);
+    if (cow->ranges_waiting > 0)
+        pthread_cond_broadcast(&cow->range_gone);
     pthread_mutex_unlock(&cow->lock);
 }
 

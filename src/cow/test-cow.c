@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What tests/sim/sim-cow.c does not see: errors that have words, and many threads at once. */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -37,12 +38,13 @@ static void bench_open(struct bench *b)
     ASSERT_OK(cow_open(&b->place, &b->options, &b->cow));
 }
 
-static void bench_init(struct bench *b, uint64_t cells, bool protect)
+static void bench_create(struct bench *b, uint64_t cells, bool protect, bool is_zero)
 {
     CLEANUP(io_closep) struct io_file *file = NULL;
     *b = (struct bench){.options = {.block_bytes = BLOCK_BYTES,
                                     .max_bytes = cells * BLOCK_BYTES,
                                     .protect_shadows = protect,
+                                    .origin_is_zero = is_zero,
                                     .log_bytes = MIB}};
     ASSERT_OK(io_new_memory(1, &b->io));
     ASSERT_OK(io_open(b->io, "origin", IO_READ | IO_WRITE | IO_CREATE, &file));
@@ -51,6 +53,11 @@ static void bench_init(struct bench *b, uint64_t cells, bool protect)
     b->place = (struct cow_place){
         .storage = b->io, .origin = b->origin, .identity = "disk", .identity_len = 4};
     ASSERT_OK(cow_create(&b->place, &b->options));
+}
+
+static void bench_init(struct bench *b, uint64_t cells, bool protect)
+{
+    bench_create(b, cells, protect, false);
     bench_open(b);
 }
 
@@ -260,6 +267,84 @@ TEST(the_origin_is_recognised)
     ASSERT_EQ(cow_shadows(b.cow, NULL, 0), 0);
     ASSERT_EQ(cow_faults(b.cow, faults), 1);
     ASSERT_EQ(faults[0].reason, COW_REASON_FOREIGN);
+}
+
+/* A checksum in the origin that covers what was changed there must not hide the change. */
+TEST(what_was_written_before_the_first_attach_is_no_zero)
+{
+    CLEANUP(bench_release) struct bench b;
+    uint8_t bytes[BLOCK_BYTES];
+    memset(bytes, 5, sizeof(bytes));
+    bench_create(&b, 8, false, true);
+    ASSERT_OK(b.origin->ops->write(b.origin, bytes, sizeof(bytes), 0));
+    bench_open(&b);
+    uint32_t number = take(&b);
+    fill(&b, 0, 6);
+    ASSERT_EQ(shown(&b, number, 0), 5);
+}
+
+/* An open that fails has not looked for the last time. */
+TEST(an_origin_is_looked_at_until_it_is_open)
+{
+    CLEANUP(bench_release) struct bench b;
+    uint8_t sector[COW_SECTOR_BYTES] = {1};
+    bench_init(&b, 8, false);
+    take(&b);
+    bench_close(&b);
+    ASSERT_OK(io_rename(b.io, "log", "elsewhere", false));
+    ASSERT_ERR(cow_open(&b.place, &b.options, &b.cow), -ENOENT);
+    ASSERT_OK(io_rename(b.io, "elsewhere", "log", false));
+    ASSERT_OK(b.origin->ops->write(b.origin, sector, sizeof(sector), 0));
+    bench_open(&b);
+    ASSERT_EQ(cow_shadows(b.cow, NULL, 0), 0);
+}
+
+TEST(a_resize_deletes_no_protected_shadow)
+{
+    CLEANUP(bench_release) struct bench b;
+    struct cow_stat stat;
+    bench_init(&b, 8, true);
+    uint32_t number = take(&b);
+    for (unsigned i = 0; i < 4; i++)
+        fill(&b, i, 1);
+    ASSERT_ERR(cow_resize(b.cow, 2 * BLOCK_BYTES), -ENOSPC);
+    cow_stat(b.cow, &stat);
+    ASSERT_EQ(stat.max_bytes, 8 * BLOCK_BYTES);
+    ASSERT_EQ(shown(&b, number, 3), 0);
+    ASSERT_OK(cow_resize(b.cow, 4 * BLOCK_BYTES));
+}
+
+/* ---- readers and a writer of one block ---- */
+
+#define READERS 8u
+
+struct readers {
+    struct bench *b;
+    uint32_t number;
+    atomic_bool stop;
+};
+
+static void *read_on(void *arg)
+{
+    struct readers *readers = arg;
+    while (!atomic_load(&readers->stop))
+        ASSERT_EQ(shown(readers->b, readers->number, 0), 0);
+    return NULL;
+}
+
+TEST(readers_let_a_writer_through)
+{
+    CLEANUP(bench_release) struct bench b;
+    pthread_t threads[READERS];
+    bench_init(&b, 8, false);
+    struct readers readers = {.b = &b, .number = take(&b)};
+    for (unsigned i = 0; i < READERS; i++)
+        ASSERT_EQ(pthread_create(&threads[i], NULL, read_on, &readers), 0);
+    for (unsigned i = 1; i <= 100; i++)
+        fill(&b, 0, (uint8_t)i);
+    atomic_store(&readers.stop, true);
+    for (unsigned i = 0; i < READERS; i++)
+        ASSERT_EQ(pthread_join(threads[i], NULL), 0);
 }
 
 TEST(requests_outside_are_refused)
