@@ -246,7 +246,8 @@ all_copied() {
 hold_times() {
     local pid i
     umbra_up
-    fio --name=load --ioengine=libaio --direct=1 --filename="$device" "${place[@]}" --rw=randwrite --bs=4k --iodepth=32 \
+    fio --name=load --ioengine=libaio --direct=1 --filename="$device" "${place[@]}" \
+        --rw=randwrite --bs=4k --iodepth=32 \
         --time_based --runtime=600 --norandommap >"$T/load" 2>&1 &
     pid=$!
     sleep 2
@@ -315,4 +316,5 @@ memory_for 1T
     "$PYTHON" "$table" memory "$T/memory"
 } >"$T/report"
 cat "$T/report"
-[ "${1:-}" != --write ] || "$PYTHON" "$TESTS_TOP/bench/write-section.py" cow "$TESTS_TOP/docs/PERFORMANCE.md" "$T/report"
+[ "${1:-}" != --write ] ||
+    "$PYTHON" "$TESTS_TOP/bench/write-section.py" cow "$TESTS_TOP/docs/PERFORMANCE.md" "$T/report"

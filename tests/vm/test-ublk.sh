@@ -34,14 +34,16 @@ fail() {
 trap 'fail "line $LINENO"' ERR
 
 # show KEY: a value of the status, of one line
-show() { umbra --json volume show one | tr ',' '\n' | sed -n "s/^[{ ]*\"$1\": *\"\{0,1\}\([^\",}]*\)\"\{0,1\}}*\$/\1/p" | head -n 1; }
+show() {
+    umbra --json volume show one | tr ',' '\n' |
+        sed -n "s/^[{ ]*\"$1\": *\"\{0,1\}\([^\",}]*\)\"\{0,1\}}*\$/\1/p" | head -n 1
+}
 
 sum_of() { dd if="$1" bs=1M iflag=direct 2>/dev/null | md5sum; }
 
 # until_true COMMAND...: waits for it, a minute at most
 until_true() {
-    local try
-    for try in $(seq 600); do
+    for _ in $(seq 600); do
         ! "$@" || return 0
         sleep 0.1
     done
@@ -79,6 +81,7 @@ writers_stop() {
 }
 
 # Both have written something since.
+# shellcheck disable=SC2317
 went_on() { [ "$(cat /tmp/a.count)" -gt "$1" ] && [ "$(cat /tmp/b.count)" -gt "$2" ]; }
 
 await_writers() { until_true went_on "$(($(cat /tmp/a.count) + 1))" "$(($(cat /tmp/b.count) + 1))"; }
@@ -90,7 +93,8 @@ compare() {
 }
 
 # came_back RESTARTS DEVICE: a worker serves, after so many that died, the same device
-came_back() { [ "$(show restarts)" = "$1" ] && [ "$(readlink -f $volume)" = "$2" ]; }
+# shellcheck disable=SC2317
+came_back() { [ "$(show restarts)" = "$1" ] && [ "$(readlink -f "$volume")" = "$2" ]; }
 
 keeper_of() { sed 's/.*) [A-Z] \([0-9]*\) .*/\1/' "/proc/$1/stat"; }
 
