@@ -28,6 +28,7 @@
 #include <linux/falloc.h>
 #include <linux/fuse.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +45,10 @@
 #include "cow/front.h"
 #include "cow/loop-hand.h"
 
-#define THREAD_COUNT   48u
+#define READERS_MIN    16u /* threads that read requests whenever they have nothing to do */
+#define READERS_MAX    64u
+#define SPARE_COUNT    48u /* that do so when all of these have been busy for a while */
+#define BUSY_US        500
 #define STACK_BYTES    ((size_t)1 << 20)
 #define DATA_BYTES     ((size_t)256 << 10) /* of a request, at most */
 #define PAGE_BYTES     ((size_t)4096)
@@ -71,7 +75,12 @@ struct cow_front {
     pthread_rwlock_t lock;    /* of ready */
     struct loop_record_vector ready;
 
-    pthread_t threads[THREAD_COUNT];
+    size_t reader_count; /* READERS_MIN to READERS_MAX, by processors */
+    atomic_uint idle;    /* threads that wait for a request */
+    atomic_bool watched; /* by a spare thread: that idle gets 0 */
+    atomic_bool ends;
+    sem_t busy; /* idle was 0 */
+    pthread_t threads[READERS_MAX + SPARE_COUNT];
     size_t thread_count;
 };
 
@@ -348,51 +357,106 @@ static int serve(const struct request *request)
 #define HEAD_BYTES (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 #define ROOM_BYTES (PAGE_BYTES + DATA_BYTES)
 
-static void *thread_main(void *arg)
+/* False: it is unmounted, or aborted. */
+static bool serve_next(struct cow_front *front, uint8_t *room)
+{
+    uint8_t *buffer = room + PAGE_BYTES - HEAD_BYTES;
+    (void)atomic_fetch_add(&front->idle, 1);
+    ssize_t n = read(front->fd, buffer, HEAD_BYTES + DATA_BYTES);
+    if (atomic_fetch_sub(&front->idle, 1) == 1 && atomic_exchange(&front->watched, false))
+        (void)sem_post(&front->busy);
+    /* ENOENT: it was interrupted before it got here. */
+    if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT))
+        return true;
+    if (n < (ssize_t)sizeof(struct fuse_in_header))
+        return false;
+    const struct request request = {
+        .front = front,
+        .in = (const struct fuse_in_header *)(const void *)buffer,
+        .arg = buffer + sizeof(struct fuse_in_header),
+        .arg_len = (size_t)n - sizeof(struct fuse_in_header),
+        .data = room + PAGE_BYTES,
+    };
+    int r = serve(&request);
+    if (r < 0 && r != -ENOENT)
+        log_warning("cannot answer a request of the kernel: %s", error_describe(r));
+    return true;
+}
+
+static uint8_t *new_room(void)
+{
+    void *room = mmap(NULL, ROOM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return room == MAP_FAILED ? NULL : room;
+}
+
+static void *reader_main(void *arg)
 {
     struct cow_front *front = arg;
-    uint8_t *room =
-        mmap(NULL, ROOM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (room == MAP_FAILED)
-        return NULL;
-    uint8_t *buffer = room + PAGE_BYTES - HEAD_BYTES;
-    for (;;) {
-        ssize_t n = read(front->fd, buffer, HEAD_BYTES + DATA_BYTES);
-        /* ENOENT: it was interrupted before it got here. */
-        if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT))
-            continue;
-        if (n < (ssize_t)sizeof(struct fuse_in_header))
-            break; /* unmounted, or aborted */
-        const struct request request = {
-            .front = front,
-            .in = (const struct fuse_in_header *)(const void *)buffer,
-            .arg = buffer + sizeof(struct fuse_in_header),
-            .arg_len = (size_t)n - sizeof(struct fuse_in_header),
-            .data = room + PAGE_BYTES,
-        };
-        int r = serve(&request);
-        if (r < 0 && r != -ENOENT)
-            log_warning("cannot answer a request of the kernel: %s", error_describe(r));
-    }
-    (void)munmap(room, ROOM_BYTES);
+    uint8_t *room = new_room();
+    while (room && serve_next(front, room))
+        ;
+    if (room)
+        (void)munmap(room, ROOM_BYTES);
     return NULL;
+}
+
+/*
+ * A few threads keep the disk busy with less switching than many.  But requests can also wait for
+ * long: for a flush that they share, or while writes are held.  So the spare threads come in when
+ * nobody has been idle for a while; one of them watches.
+ */
+static void *spare_main(void *arg)
+{
+    struct cow_front *front = arg;
+    uint8_t *room = new_room();
+    bool goes_on = room;
+    while (goes_on && !atomic_load(&front->ends)) {
+        while (sem_wait(&front->busy) < 0)
+            ;
+        (void)usleep(BUSY_US);
+        atomic_store(&front->watched, true);
+        while (goes_on && !atomic_load(&front->ends) && atomic_load(&front->idle) == 0)
+            goes_on = serve_next(front, room);
+    }
+    if (room)
+        (void)munmap(room, ROOM_BYTES);
+    return NULL;
+}
+
+static int start_thread(struct cow_front *front, const pthread_attr_t *attributes,
+                        void *(*fn)(void *front))
+{
+    int r = -pthread_create(&front->threads[front->thread_count], attributes, fn, front);
+    front->thread_count += r == 0;
+    return r;
 }
 
 static int start_threads(struct cow_front *front)
 {
+    const long processors = sysconf(_SC_NPROCESSORS_ONLN);
     pthread_attr_t attributes;
     int r = -pthread_attr_init(&attributes);
     if (r < 0)
         return r;
     (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    while (r == 0 && front->thread_count < THREAD_COUNT) {
-        r = -pthread_create(&front->threads[front->thread_count], &attributes, thread_main, front);
-        front->thread_count += r == 0;
-    }
+    front->reader_count =
+        MIN(MAX((size_t)MAX(processors, 1L) * 4, (size_t)READERS_MIN), (size_t)READERS_MAX);
+    atomic_store(&front->watched, true);
+    for (size_t i = 0; r == 0 && i < front->reader_count; i++)
+        r = start_thread(front, &attributes, reader_main);
+    for (size_t i = 0; r == 0 && i < SPARE_COUNT; i++)
+        r = start_thread(front, &attributes, spare_main);
     (void)pthread_attr_destroy(&attributes);
     if (front->thread_count > 1) /* enough to go on with */
         return 0;
     return r < 0 ? error_note_describe(r, "cannot start a thread") : 0;
+}
+
+static void end_spare_threads(struct cow_front *front)
+{
+    atomic_store(&front->ends, true);
+    for (size_t i = 0; i < SPARE_COUNT; i++)
+        (void)sem_post(&front->busy);
 }
 
 /* ---- in the keeper ---- */
@@ -449,6 +513,7 @@ static void front_free(struct cow_front *front)
 {
     loop_record_vector_release(&front->ready);
     (void)pthread_rwlock_destroy(&front->lock);
+    (void)sem_destroy(&front->busy);
     free(front->run_dir);
     free(front);
 }
@@ -478,6 +543,7 @@ static int fuse_start(const struct cow_front_place *place, struct cow_front **re
     CLEANUP(front_freep) struct cow_front *front = calloc(1, sizeof(*front));
     if (!front || pthread_rwlock_init(&front->lock, NULL) != 0)
         return -ENOMEM;
+    (void)sem_init(&front->busy, 0, 0);
     cow_stat(place->cow, &stat);
     front->cow = place->cow;
     front->fd = place->held_fd;
@@ -547,6 +613,7 @@ static void fuse_stop(struct cow_front *front)
     int r = loop_unmount(front->run_dir);
     if (r < 0)
         log_warning("%s", error_text(r));
+    end_spare_threads(front);
     (void)clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += STOP_TIME_S;
     for (size_t i = 0; i < front->thread_count; i++)
