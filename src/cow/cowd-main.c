@@ -52,6 +52,11 @@
 #define PR_SET_IO_FLUSHER 57
 #endif
 
+#define COWD_NONE                                                                        \
+    {                                                                                    \
+        .origin = {.fd = -EBADF}, .storage_fd = -EBADF, .lock_fd = -EBADF, .held_fd = -1 \
+    }
+
 static const unsigned pauses_ms[] = {0, 0, 0, 10, 50, 100, 200, 500, 1000};
 
 struct keeper {
@@ -96,8 +101,20 @@ void cowd_let_go(struct cowd *d)
 {
     cleanup_closep(&d->held_fd);
     cow_origin_release(&d->origin);
+    cleanup_closep(&d->storage_fd);
     cleanup_closep(&d->lock_fd);
-    d->held_fd = d->lock_fd = -1;
+    d->held_fd = d->storage_fd = d->lock_fd = -1;
+}
+
+/* In this order: nothing waits for a worker that will not come, and whoever gets the lock next has
+ * the directory to itself. */
+void cowd_leave(struct cowd *d)
+{
+    cleanup_closep(&d->held_fd);
+    d->held_fd = -1;
+    d->ops->release(d->run_dir);
+    (void)rmdir(d->run_dir);
+    cowd_let_go(d);
 }
 
 static int make_dir(const char *path)
@@ -119,15 +136,25 @@ static int make_run_dir(struct cowd *d)
     return r < 0 ? r : make_dir(d->run_dir);
 }
 
+static int open_storage(struct cowd *d)
+{
+    d->storage_fd = open(d->config.storage, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (d->storage_fd < 0)
+        return error_note_describe(-errno, "cannot open storage '%s'", d->config.storage);
+    return 0;
+}
+
 static int take_hold(struct cowd *d, const char *name, const char *front)
 {
-    int r = volume_config_load(VOLUME_CONFIG_DIR, name, &d->config);
+    int r = volume_config_lock(VOLUME_CONFIG_DIR, name, &d->lock_fd);
     if (r == 0)
-        r = volume_config_lock(VOLUME_CONFIG_DIR, name, &d->lock_fd);
+        r = volume_config_load(VOLUME_CONFIG_DIR, name, &d->config);
     if (r == 0)
         r = cow_front_choose(front, &d->ops);
     if (r == 0)
         r = make_run_dir(d);
+    if (r == 0)
+        r = open_storage(d);
     if (r == 0)
         r = cow_origin_open(d->config.origin, d->config.storage, &d->origin);
     if (r == 0)
@@ -198,17 +225,6 @@ static pid_t start_worker(struct keeper *k, int *ret_channel_fd)
     return pid > 0 ? pid : error_note_describe(-saved, "cannot start a process");
 }
 
-/* In this order: nothing waits for a worker that will not come, and whoever gets the lock next has
- * the directory to itself. */
-static void leave(struct cowd *d)
-{
-    cleanup_closep(&d->held_fd);
-    d->held_fd = -1;
-    d->ops->release(d->run_dir);
-    (void)rmdir(d->run_dir);
-    cowd_let_go(d);
-}
-
 static void take_message(struct keeper *k, int channel_fd, const char *message)
 {
     const char letter = COWD_DETACHED;
@@ -221,7 +237,7 @@ static void take_message(struct keeper *k, int channel_fd, const char *message)
     case COWD_FAILED: report(k, message + 1); break;
     case COWD_DETACHED:
         k->detached = true;
-        leave(&k->cowd);
+        cowd_leave(&k->cowd);
         IGNORE_RESULT(send(channel_fd, &letter, 1, MSG_NOSIGNAL));
         break;
     default: log_warning("bad message of the worker");
@@ -289,13 +305,15 @@ static int keeper_main(struct keeper *k, const char *name, const char *front)
     set_signals();
     int r = take_hold(&k->cowd, name, front);
     if (r < 0) {
+        if (k->cowd.run_dir)
+            (void)rmdir(k->cowd.run_dir);
         cowd_let_go(&k->cowd);
         return report_error(k, error_text(r));
     }
     protect_process();
     int status = keep_workers(k);
     if (!k->detached)
-        leave(&k->cowd);
+        cowd_leave(&k->cowd);
     if (status != EXIT_SUCCESS)
         log_error("volume '%s' is no longer attached", name);
     return status;
@@ -349,8 +367,7 @@ static int await_report(int fd)
 
 static int start(const char *name, const char *front)
 {
-    static struct keeper keeper = {
-        .cowd = {.lock_fd = -1, .held_fd = -1, .origin = {.fd = -EBADF}}};
+    static struct keeper keeper = {.cowd = COWD_NONE};
     int fds[2];
     if (pipe2(fds, O_CLOEXEC) < 0)
         return EXIT_FAILURE;

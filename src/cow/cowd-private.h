@@ -15,9 +15,10 @@ struct cowd {
     struct volume_config config;
     struct cow_origin origin;
     const struct cow_front_ops *ops;
-    char *run_dir; /* of the front end */
-    int lock_fd;   /* of the configuration: the volume is attached as long as it is open */
-    int held_fd;   /* of the front end; -1: none */
+    char *run_dir;  /* of the front end */
+    int storage_fd; /* O_PATH: the volume may be mounted above its storage */
+    int lock_fd;    /* of the configuration: the volume is attached as long as it is open */
+    int held_fd;    /* of the front end; -1: none */
     uint64_t attached_ns;
     uint32_t life; /* how many workers there were before this one */
 };
@@ -30,6 +31,8 @@ enum cowd_message {
 };
 #define COWD_MESSAGE_MAX ((size_t)2048)
 
+/* The end: what is left of the front end goes, and then cowd_let_go(). */
+void cowd_leave(struct cowd *d);
 /* Closes what keeps others from the origin and the volume. */
 void cowd_let_go(struct cowd *d);
 

@@ -36,13 +36,14 @@ static int tell_keeper(const struct worker *w, enum cowd_message letter, const c
 }
 
 /* The keeper may have been killed: then there is nothing that it holds. */
-static void await_keeper(const struct worker *w)
+static void leave(const struct worker *w)
 {
     struct pollfd fd = {.fd = w->channel_fd, .events = POLLIN};
     if (tell_keeper(w, COWD_DETACHED, "") < 0)
-        return;
-    if (poll(&fd, 1, LET_GO_MS) == 0)
+        cowd_leave(w->cowd);
+    else if (poll(&fd, 1, LET_GO_MS) == 0)
         log_warning("the keeper has not let go of the origin");
+    cowd_let_go(w->cowd);
 }
 
 /* ---- the end of an attached volume ---- */
@@ -69,8 +70,7 @@ int worker_detach_locked(struct worker *w)
     w->front = NULL;
     close_engine(w);
     w->detached = true;
-    await_keeper(w);
-    cowd_let_go(w->cowd);
+    leave(w);
     IGNORE_RESULT(write(w->wake_fd, &one, sizeof(one)));
     return 0;
 }
@@ -81,9 +81,11 @@ static int open_engine(struct worker *w)
 {
     struct cowd *d = w->cowd;
     const struct cow_options options = {0};
-    int r = io_new_real(d->config.storage, &w->storage);
+    char storage[32];
+    (void)snprintf(storage, sizeof(storage), "/proc/self/fd/%d", d->storage_fd);
+    int r = io_new_real(storage, &w->storage);
     if (r < 0)
-        return error_prefix(r, "the storage of the volume cannot be used");
+        return r;
     int fd = dup(d->origin.fd);
     if (fd < 0)
         return error_note_describe(-errno, "cannot use the origin");
@@ -98,7 +100,8 @@ static int open_engine(struct worker *w)
         .identity = d->origin.identity,
         .identity_len = d->origin.identity_len,
     };
-    return cow_open(&place, &options, &w->cow);
+    r = cow_open(&place, &options, &w->cow);
+    return r < 0 ? error_prefix(r, "storage '%s'", d->config.storage) : 0;
 }
 
 static int start_front(struct worker *w)

@@ -30,7 +30,7 @@ _cow_clean() {
 _cow_end() {
     local status=$?
     trap - EXIT
-    [ "$status" = 0 ] || [ ! -e "$T/log" ] || tail -n 30 "$T/log" >&2
+    [ "$status" = 0 ] || [ ! -e "$T/log" ] || tail -n 200 "$T/log" >&2
     _cow_clean
     _kill_jobs "$status"
 }
