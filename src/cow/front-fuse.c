@@ -15,9 +15,9 @@
  *     are closed.)
  *  2. A request that a dead worker had taken is sent again (FUSE_NOTIFY_RESEND, Linux 6.9) before
  *     the first is read.  Doing it twice is harmless: nobody has been told that it was done.
- *  3. A device that is not ready drops what is written to it.  Only its making (loop-hand.c)
- *     writes then: see there.  Ready is what has a record in RUN_DIR, so the next worker
- *     knows.
+ *  3. What is written to a device that is not ready fails.  But the zeros that the kernel writes
+ *     while it is being made (loop-hand.c) are dropped.  Ready is what has a record in RUN_DIR, so
+ *     the next worker knows.
  *  4. Punched holes come from discards alone, or are refused: a device whose record does not say
  *     so could also send them for zeroing (loop-hand.c).
  *  5. Nothing in here touches the file system or a loop device: that is done by a child (front.h,
@@ -62,6 +62,8 @@
 
 static_assert(NODE_FILES > FUSE_ROOT_ID, "node ids");
 
+#define NO_DEVICE UINT64_MAX
+
 enum volume_flags { VOLUME_READY = 1u << 0, VOLUME_PUNCH = 1u << 1 };
 
 struct cow_front {
@@ -72,6 +74,7 @@ struct cow_front {
     uint32_t sector_bytes;
 
     atomic_uint volume_flags; /* of the volume, which is asked about most */
+    atomic_ullong making;     /* the number of the device that is being made, or NO_DEVICE */
     pthread_rwlock_t lock;    /* of ready */
     struct loop_record_vector ready;
 
@@ -282,6 +285,18 @@ static int do_read(const struct request *request)
     return r < 0 ? finish(request, "a read", r) : answer(request, 0, request->data, len);
 }
 
+/* Zeros of the kernel, in the device that is being made. */
+static bool is_probe(const struct request *request, const struct fuse_write_in *in)
+{
+    if (atomic_load(&request->front->making) != number_of(request) ||
+        in->offset > LOOP_PROBE_BYTES || in->size > LOOP_PROBE_BYTES - in->offset)
+        return false;
+    for (size_t i = 0; i < in->size; i++)
+        if (request->data[i] != 0)
+            return false;
+    return true;
+}
+
 static int do_write(const struct request *request)
 {
     const struct fuse_write_in *in = request->arg;
@@ -291,7 +306,9 @@ static int do_write(const struct request *request)
     int r = 0;
     if (in->size > request->arg_len - sizeof(*in) || request->in->nodeid < NODE_FILES)
         return answer_error(request, -EINVAL);
-    if (is_ready(front, number))
+    if (!is_ready(front, number))
+        r = is_probe(request, in) ? 0 : error_note(-EIO, "device %" PRIu32 " is not ready", number);
+    else
         r = number == 0 ? cow_write(front->cow, request->data, in->size, in->offset)
                         : cow_shadow_write(front->cow, number, request->data, in->size, in->offset);
     return r < 0 ? finish(request, "a write", r) : answer(request, 0, &out, sizeof(out));
@@ -545,6 +562,7 @@ static int fuse_start(const struct cow_front_place *place, struct cow_front **re
         return -ENOMEM;
     (void)sem_init(&front->busy, 0, 0);
     cow_stat(place->cow, &stat);
+    atomic_init(&front->making, NO_DEVICE);
     front->cow = place->cow;
     front->fd = place->held_fd;
     front->size_bytes = stat.origin_bytes;
@@ -571,9 +589,11 @@ static int fuse_add(struct cow_front *front, uint32_t number, bool read_only,
     struct loop_record record;
     int r = 0;
     if (!find_ready(front, number, &record)) {
+        atomic_store(&front->making, number);
         r = loop_add(front->run_dir, number, read_only, front->sector_bytes, &record);
         if (r == 0)
             r = add_ready(front, &record);
+        atomic_store(&front->making, NO_DEVICE);
     }
     if (r == 0)
         memcpy(ret_device, record.device, COW_DEVICE_MAX);

@@ -31,8 +31,8 @@
 #define PAUSE_MS      10
 #define FREE_TRIES    100u /* others take loop devices, too */
 #define LOOP_MAJOR    7u
-#define PROBE_BYTES   4096
 #define RECORD_PREFIX "device-"
+#define NEW_SUFFIX    ".new"
 #define REQUEST_KB    "1024" /* of a request to a device, at most */
 #define LINE_MAX_LEN  512u
 #define PATH_LEN_MAX  4096u
@@ -75,12 +75,24 @@ static void write_sysfs(const char *device, const char *attribute, const char *t
         log_debug("cannot set '%s': %s", path, error_describe(-errno));
 }
 
-static bool is_bound(const char *device, uint64_t disk_sequence)
+/* Whether the device is still that of the record; an error: nobody knows. */
+static int look_bound(const char *device, uint64_t disk_sequence, bool *ret_bound)
 {
     char text[PATH_LEN_MAX];
-    uint64_t now;
-    return read_sysfs(device, "loop/backing_file", text) == 0 &&
-           read_sysfs_number(device, "diskseq", &now) == 0 && now == disk_sequence;
+    uint64_t now = 0;
+    int r = read_sysfs(device, "loop/backing_file", text);
+    if (r == 0)
+        r = read_sysfs_number(device, "diskseq", &now);
+    if (r < 0 && r != -ENOENT)
+        return error_note_describe(r, "cannot look at '%s'", device);
+    *ret_bound = r == 0 && now == disk_sequence;
+    return 0;
+}
+
+static bool is_bound(const char *device, uint64_t disk_sequence)
+{
+    bool bound;
+    return look_bound(device, disk_sequence, &bound) < 0 || bound;
 }
 
 /* ---- records ---- */
@@ -96,7 +108,7 @@ static int record_write(const char *run_dir, const struct loop_record *record)
 {
     char path[PATH_LEN_MAX], new_path[PATH_LEN_MAX];
     record_path(run_dir, record->number, "", path);
-    record_path(run_dir, record->number, ".new", new_path);
+    record_path(run_dir, record->number, NEW_SUFFIX, new_path);
     CLEANUP_CLOSE int fd = open(new_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0 ||
         dprintf(fd, "%s %" PRIu64 " %s\n", record->device, record->disk_sequence,
@@ -135,6 +147,29 @@ static int record_read(int dir_fd, const char *name, struct loop_record *ret_rec
     return 0;
 }
 
+static bool is_unfinished(const char *name)
+{
+    size_t len = strlen(name);
+    return len > strlen(NEW_SUFFIX) && strcmp(name + len - strlen(NEW_SUFFIX), NEW_SUFFIX) == 0;
+}
+
+/* A record only goes when its device certainly has: what is written to a device without one is
+ * refused. */
+static int take_record(int dir_fd, const char *name, struct loop_record_vector *records)
+{
+    struct loop_record record;
+    bool bound = false;
+    int r = is_unfinished(name) ? 0 : record_read(dir_fd, name, &record);
+    if (r == 0 && !is_unfinished(name))
+        r = look_bound(record.device, record.disk_sequence, &bound);
+    if (r < 0)
+        return r;
+    if (bound)
+        return loop_record_vector_push(records, &record);
+    (void)unlinkat(dir_fd, name, 0);
+    return 0;
+}
+
 int loop_records_read(const char *run_dir, struct loop_record_vector *ret_records)
 {
     CLEANUP(closedirp) DIR *dir = opendir(run_dir);
@@ -143,14 +178,11 @@ int loop_records_read(const char *run_dir, struct loop_record_vector *ret_record
     if (!dir)
         return error_note_describe(-errno, "cannot read '%s'", run_dir);
     while ((entry = readdir(dir))) {
-        struct loop_record record;
         if (strncmp(entry->d_name, RECORD_PREFIX, strlen(RECORD_PREFIX)) != 0)
             continue;
-        if (record_read(dirfd(dir), entry->d_name, &record) < 0 ||
-            !is_bound(record.device, record.disk_sequence))
-            (void)unlinkat(dirfd(dir), entry->d_name, 0);
-        else if (loop_record_vector_push(&records, &record) < 0)
-            return -ENOMEM;
+        int r = take_record(dirfd(dir), entry->d_name, &records);
+        if (r < 0)
+            return error_prefix(r, "'%s/%s'", run_dir, entry->d_name);
     }
     *ret_records = records;
     records = (struct loop_record_vector){0};
@@ -226,7 +258,8 @@ static bool settle_zeroing(const char *device)
 {
     uint64_t zeroes_max = UINT64_MAX;
     CLEANUP_CLOSE int fd = open(device, O_RDWR | O_CLOEXEC);
-    if (fd < 0 || fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, PROBE_BYTES) < 0)
+    if (fd < 0 ||
+        fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, LOOP_PROBE_BYTES) < 0)
         log_debug("'%s' takes no zero ranges: %s", device, error_describe(-errno));
     return read_sysfs_number(device, "queue/write_zeroes_max_bytes", &zeroes_max) == 0 &&
            zeroes_max == 0;
@@ -292,6 +325,8 @@ static int keep(const char *device, uint64_t disk_sequence)
 static int remove_device(const char *device, uint64_t disk_sequence)
 {
     CLEANUP_CLOSE int fd = -EBADF;
+    if (!is_bound(device, disk_sequence)) /* somebody else may have it */
+        return 0;
     int r = open_free(device, &fd);
     if (r < 0)
         return r;
@@ -323,13 +358,15 @@ static int hand_remove(const char *run_dir, char **words)
 static int hand_check(const char *run_dir _unused_, char **words)
 {
     CLEANUP_CLOSE int fd = -EBADF;
-    return open_free(words[1], &fd);
+    return is_bound(words[1], strtoull(words[2], NULL, 10)) ? open_free(words[1], &fd) : 0;
 }
 
 static int hand_seal(const char *run_dir _unused_, char **words)
 {
     const int yes = 1;
     CLEANUP_CLOSE int fd = open(words[1], O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && !is_bound(words[1], strtoull(words[2], NULL, 10)))
+        return error_note(-ENODEV, "'%s' was taken away", words[1]);
     if (fd < 0 || ioctl(fd, BLKROSET, &yes) < 0)
         return error_note_describe(-errno, "cannot make '%s' read-only", words[1]);
     return 0;

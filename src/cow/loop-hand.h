@@ -53,3 +53,5 @@ int loop_hand_main(int argc, char **argv);
 
 /* RUN_DIR/fuse, as path has room for. */
 #define LOOP_MOUNT_NAME "fuse"
+/* What the kernel may write with zeros while a device is being made, from its start on. */
+#define LOOP_PROBE_BYTES 4096
