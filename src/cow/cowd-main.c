@@ -33,7 +33,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <syslog.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -321,17 +320,6 @@ static int keeper_main(struct keeper *k, const char *name, const char *front)
 
 /* ---- the starter ---- */
 
-static void to_syslog(enum log_level level, const char *line, void *userdata _unused_)
-{
-    static const int priorities[] = {
-        [LOG_LEVEL_ERROR] = LOG_ERR,
-        [LOG_LEVEL_WARNING] = LOG_WARNING,
-        [LOG_LEVEL_INFO] = LOG_INFO,
-        [LOG_LEVEL_DEBUG] = LOG_DEBUG,
-    };
-    syslog(priorities[level], "%s", line);
-}
-
 static void become_daemon(void)
 {
     (void)setsid();
@@ -341,8 +329,7 @@ static void become_daemon(void)
         (void)dup2(fd, to);
     if (fd > STDERR_FILENO)
         (void)close(fd);
-    openlog(PROGRAM, LOG_PID | LOG_NDELAY, LOG_DAEMON);
-    log_set_sink(to_syslog, NULL);
+    cowd_log_start(false);
 }
 
 /* What the keeper reports: nothing when the volume is there. */
@@ -386,8 +373,8 @@ static int start(const char *name, const char *front)
 
 static int run_here(const char *name, const char *front)
 {
-    static struct keeper keeper = {.cowd = {.lock_fd = -1, .held_fd = -1, .origin = {.fd = -EBADF}},
-                                   .report_fd = -EBADF};
+    static struct keeper keeper = {.cowd = COWD_NONE, .report_fd = -EBADF};
+    cowd_log_start(true);
     return keeper_main(&keeper, name, front);
 }
 

@@ -39,6 +39,10 @@ void cowd_let_go(struct cowd *d);
 /* The worker, with its end of the channel to the keeper; returns the status to end with. */
 int cowd_worker_main(struct cowd *d, int channel_fd);
 
+/* ---- cowd-log.c ---- */
+/* Messages go to the system's log, or, in the foreground, to standard error, and never wait. */
+void cowd_log_start(bool foreground);
+
 /* ---- in the worker ---- */
 
 #define HOLDS_KEPT 4096u
