@@ -246,9 +246,8 @@ all_copied() {
 hold_times() {
     local pid i
     umbra_up
-    fio --name=load --ioengine=libaio --direct=1 --filename="$device" "${place[@]}" \
-        --rw=randwrite --bs=4k --iodepth=32 \
-        --time_based --runtime=600 --norandommap >"$T/load" 2>&1 &
+    fio --name=load --ioengine=libaio --direct=1 --filename="$device" "${place[@]}" --rw=randwrite \
+        --bs=4k --iodepth=32 --time_based --runtime=600 --norandommap >"$T/load" 2>&1 &
     pid=$!
     sleep 2
     for ((i = 0; i < 100; i++)); do
@@ -265,7 +264,8 @@ hold_times() {
 memory_of() {
     local pid
     for pid in $(pgrep -f "umbra-cowd.* $1( |\$)"); do cat "/proc/$pid/smaps_rollup"; done |
-        awk '/^Rss:/ { rss += $2 } /^Pss:/ { pss += $2 } END { printf "%.1f\t%.1f\n", rss / 1024, pss / 1024 }'
+        awk '/^Rss:/ { rss += $2 } /^Pss:/ { pss += $2 }
+            END { printf "%.1f\t%.1f\n", rss / 1024, pss / 1024 }'
 }
 
 note_memory() { printf '%s\t%s\n' "$1" "$(memory_of "$2")" >>"$T/memory"; }
@@ -308,8 +308,9 @@ memory_for 1T
         "$(awk '/MemTotal/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo) memory," \
         "Linux $(uname -r); $(date -u +%Y-%m-%d). A file of $SIZE on $(findmnt -no FSTYPE -T "$T")," \
         "umbra's storage on the same disk; front end $FRONT."
-    say "Versions: $(umbra --version | head -n 1); $(qemu-storage-daemon --version | head -n 1 | cut -d' ' -f1-3);" \
-        "$(nbdkit --version); $(fio --version). fio: direct I/O, $SECONDS_EACH s each, median of $ROUNDS round(s)."
+    say "Versions: $(umbra --version | head -n 1);" \
+        "$(qemu-storage-daemon --version | head -n 1 | cut -d' ' -f1-3); $(nbdkit --version); $(fio --version)." \
+        "fio: direct I/O, $SECONDS_EACH s each, median of $ROUNDS round(s)."
     say
     "$PYTHON" "$table" loads "$results"
     "$PYTHON" "$table" holds "$T/holds"
