@@ -42,6 +42,12 @@ loop_make() {
     blockdev --setrw "$loop" # whoever had it before may have left it read-only
 }
 
+# The last one that was made; once only: then it may be somebody else's.
+loop_free() {
+    losetup -d "$loop"
+    unset 'loops[-1]'
+}
+
 # refuses STATUS PATTERN ARGUMENTS...: umbra volume says so in one line, and prints nothing
 refuses() {
     local status=$1 pattern=$2
@@ -125,7 +131,7 @@ expect 0 umbra volume create two --origin "$loop" --storage st2 --quiet
 [ ! -s "$T/out" ] || fail "--quiet prints: $(cat "$T/out")"
 expect 0 umbra volume delete two
 nothing_left
-losetup -d "$loop"
+loop_free
 
 # Root is asked for before anything is done.
 if command -v setpriv >/dev/null; then
@@ -287,7 +293,7 @@ mount -o ro,noload "$loop" mnt
 [ "$(cat mnt/file)" = "after the kill" ] || fail "the origin has: $(cat mnt/file)"
 refuses 1 "origin '.*/origin' is in use: $loop shows it" attach "$vol"
 umount mnt
-losetup -d "$loop"
+loop_free
 
 # ---- what changed, and the room for it ----
 
