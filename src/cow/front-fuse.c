@@ -400,9 +400,12 @@ static bool serve_next(struct cow_front *front, uint8_t *room)
     return true;
 }
 
+/* With all its pages: when a thread is killed while the kernel must first find a page to copy a
+ * request to, the request fails (fuse_dev_do_read()), and is not sent again. */
 static uint8_t *new_room(void)
 {
-    void *room = mmap(NULL, ROOM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *room = mmap(NULL, ROOM_BYTES, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     return room == MAP_FAILED ? NULL : room;
 }
 
