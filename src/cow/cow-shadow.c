@@ -410,6 +410,25 @@ int cow_resize(struct cow *cow, uint64_t max_bytes)
     return r;
 }
 
+static int protect_admin(struct cow *cow, bool protect_shadows)
+{
+    struct cow_settings_record settings = settings_now(cow);
+    settings.flags = le32_make(protect_shadows ? COW_SETTINGS_PROTECT_SHADOWS : 0);
+    const struct cow_log_state state = state_of(COW_STATE_SETTINGS, &settings);
+    int r = commit_states(cow, &state, 1);
+    if (r == 0)
+        set_settings(cow, &settings);
+    return r;
+}
+
+int cow_protect(struct cow *cow, bool protect_shadows)
+{
+    pthread_mutex_lock(&cow->admin);
+    int r = protect_admin(cow, protect_shadows);
+    pthread_mutex_unlock(&cow->admin);
+    return r;
+}
+
 /* ---- reading ---- */
 
 enum found_where { FOUND_ORIGIN, FOUND_ZERO, FOUND_CELL };

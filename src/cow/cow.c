@@ -372,6 +372,7 @@ void cow_stat(struct cow *cow, struct cow_stat *ret_stat)
         s.zero_blocks += (uint64_t)__builtin_popcountll(cow_zero_mask(cow, g));
     pthread_mutex_lock(&cow->lock);
     s.max_bytes = cow_cells_max_locked(cow) * cow->block_bytes;
+    s.protect_shadows = le32_get(&cow->settings.flags) & COW_SETTINGS_PROTECT_SHADOWS;
     s.used_bytes = cow->map.cells_used * cow->block_bytes;
     s.entry_count = cow->map.used_count;
     s.fault_count = le64_get(&cow->settings.fault_count);

@@ -107,9 +107,13 @@ _must_check_ int cow_changed(struct cow *cow, uint32_t from, uint32_t to,
  * changed. */
 _must_check_ int cow_resize(struct cow *cow, uint64_t max_bytes);
 
+/* What happens when it is full, from now on: writes fail, or the oldest shadows are deleted. */
+_must_check_ int cow_protect(struct cow *cow, bool protect_shadows);
+
 struct cow_stat {
     uint64_t origin_bytes, block_bytes;
     uint64_t max_bytes, used_bytes; /* of cells */
+    bool protect_shadows;
     uint64_t entry_count;
     uint64_t zero_blocks; /* known to be zero */
     uint64_t fault_count;

@@ -133,6 +133,7 @@ static void write_status(struct json_writer *out, const struct worker *w)
     json_write_u64(out, "block_bytes", stat.block_bytes);
     json_write_string(out, "storage", d->config.storage);
     json_write_u64(out, "max_bytes", stat.max_bytes);
+    json_write_bool(out, "protect_shadows", stat.protect_shadows);
     json_write_u64(out, "used_bytes", stat.used_bytes);
     json_write_string(out, "front", d->ops->name);
     json_write_string(out, "device", w->device_path);
@@ -278,6 +279,14 @@ static int write_extents(struct json_writer *out, const struct extent_map *map, 
     return 0;
 }
 
+static int do_protect(struct worker *w, struct json_reader *in, struct json_writer *out _unused_)
+{
+    bool shadows = json_read_bool(in, "shadows", false);
+    if (in->error == 0 && !json_object_object_get_ex(in->object, "shadows", NULL))
+        return json_reader_fail(in, "shadows", "is missing");
+    return in->error < 0 ? in->error : cow_protect(w->cow, shadows);
+}
+
 static int do_changed(struct worker *w, struct json_reader *in, struct json_writer *out)
 {
     CLEANUP(extent_map_release) struct extent_map map = {0};
@@ -299,8 +308,8 @@ static const struct {
     const char *name;
     int (*fn)(struct worker *w, struct json_reader *in, struct json_writer *out);
 } requests[] = {
-    {"status", do_status}, {"take", do_take},       {"seal", do_seal},     {"delete", do_delete},
-    {"resize", do_resize}, {"changed", do_changed}, {"detach", do_detach},
+    {"status", do_status}, {"take", do_take},       {"seal", do_seal},       {"delete", do_delete},
+    {"resize", do_resize}, {"protect", do_protect}, {"changed", do_changed}, {"detach", do_detach},
 };
 
 static int dispatch(struct worker *w, struct json_reader *in, struct json_writer *out)

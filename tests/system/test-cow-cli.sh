@@ -331,6 +331,21 @@ expect_text "$T/out" "^  shadow +4 "
 dd if=/dev/urandom of="$dev" bs=64K count=32 oflag=direct 2>/dev/null
 expect 0 umbra volume show "$vol"
 expect_text "$T/out" "^  fault +20.*  shadow 4 is gone: the storage was full\$"
+expect_text "$T/out" "^  when full  the oldest shadow is deleted\$"
+
+# ---- shadows that are protected ----
+
+expect 0 umbra volume shadow "$vol"
+expect 0 umbra volume protect "$vol" shadows
+expect 0 umbra volume show "$vol"
+expect_text "$T/out" "^  when full  writes fail\$"
+! dd if=/dev/urandom of="$dev" bs=64K count=32 oflag=direct 2>"$T/err" || fail "writes go on"
+expect_text "$T/err" "No space left on device"
+refuses 1 "shadows are protected" resize "$vol" --max-size 512K
+expect 0 umbra volume protect "$vol" writes
+dd if=/dev/urandom of="$dev" bs=64K count=32 oflag=direct 2>/dev/null
+expect 0 umbra volume show "$vol"
+expect_text "$T/out" "^  fault +20.*  shadow 5 is gone: the storage was full\$"
 
 # ---- what cannot be attached ----
 
@@ -399,14 +414,14 @@ f.seek(0)
 f.write(data)' st/map
 expect 0 umbra volume attach "$vol"
 expect 0 umbra volume show "$vol"
-expect_text "$T/out" "^  fault +20.*  shadow 5 is gone: a page of the map is damaged\$"
+expect_text "$T/out" "^  fault +20.*  shadow 6 is gone: a page of the map is damaged\$"
 expect 0 umbra volume detach "$vol"
 rm -r st
 mv whole st
 poke origin 1000 ff
 expect 0 umbra volume attach "$vol"
 expect 0 umbra volume show "$vol"
-expect_text "$T/out" "^  fault +20.*  shadow 5 is gone: the origin was changed while .* detached\$"
+expect_text "$T/out" "^  fault +20.*  shadow 6 is gone: the origin was changed while .* detached\$"
 expect 0 umbra volume detach "$vol"
 
 expect 0 umbra volume delete "$vol"
