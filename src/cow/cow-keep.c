@@ -146,10 +146,11 @@ static size_t make_writes(const struct cow *cow, const struct keep *keep, const 
         n = 1;
         while (i + n < keep->kept_count && keep->kept[i + n].cell == keep->kept[i].cell + n)
             n++;
-        writes[count++] = (struct cow_cells){.data = data + i * cow->block_bytes,
-                                             .cell = keep->kept[i].cell,
-                                             .count = n,
-                                             .failure = failure};
+        writes[count] = (struct cow_cells){.data = data + i * cow->block_bytes,
+                                           .cell = keep->kept[i].cell,
+                                           .count = n,
+                                           .failure = failure};
+        count++;
     }
     return count;
 }

@@ -208,7 +208,11 @@ static long uring_do(struct io_uring *ring, bool write, int fd, void *buffer, ui
     else
         io_uring_prep_read(sqe, fd, buffer, (unsigned)len, offset);
     ASSERT_EQ(io_uring_submit(ring), 1);
-    ASSERT_EQ(io_uring_wait_cqe(ring, &cqe), 0);
+    int r;
+    do
+        r = io_uring_wait_cqe(ring, &cqe);
+    while (r == -EINTR);
+    ASSERT_EQ(r, 0);
     long result = cqe->res;
     io_uring_cqe_seen(ring, cqe);
     return result;
